@@ -1,0 +1,22 @@
+//! Places inside a host.
+
+/// The Docker API's socket; it is always there.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// Where dockerd keeps images, containers and volumes unless `--data-root` says otherwise.
+pub const DATA_ROOT: &str = "/var/lib/docker";
+/// dockerd's runtime state.
+pub const EXEC_ROOT: &str = "/var/run/docker";
+/// dockerd's pid file unless `--pidfile` says otherwise.
+pub const PIDFILE: &str = "/var/run/docker.pid";
+/// dockerd's configuration file unless `--config-file` says otherwise.
+pub const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+/// Certificates, in `ca/`, `server/` and `client/`, unless `DOCKER_TLS_CERTDIR` says otherwise.
+pub const CERTIFICATES: &str = "/certs";
+/// `dind-init`'s own runtime files.
+pub const RUNTIME: &str = "/run/dind";
+/// Stream socket of the host's status: a [`crate::Status`] as one line of JSON at once, and another after each change.
+pub const STATUS_SOCKET: &str = "/run/dind/status.sock";
+/// Datagram socket on which services say that they are ready, as `sd_notify(3)` describes.
+pub const NOTIFY_SOCKET: &str = "/run/dind/notify.sock";
+/// File in the data root that the running host holds locked; its text is `running` or `clean`.
+pub const LOCK_FILE: &str = "dind.lock";

@@ -1,0 +1,123 @@
+//! Environment variables of a host.
+
+/// An environment variable that a host reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What stands for it when it is not set, as the help text shows it.
+    pub default: &'static str,
+    /// What it decides, in one line.
+    pub meaning: &'static str,
+}
+
+/// Options for dockerd.
+pub const DOCKER_OPTS: &str = "DOCKER_OPTS";
+/// No TCP listener at all.
+pub const LOCAL: &str = "LOCAL";
+/// The text of a Compose file to run.
+pub const COMPOSE_SCRIPT: &str = "COMPOSE_SCRIPT";
+/// Mutual TLS, or plain TCP.
+pub const DIND_TLS: &str = "DIND_TLS";
+/// More names and addresses for the server certificate.
+pub const DIND_TLS_SAN: &str = "DIND_TLS_SAN";
+/// Seconds between SIGTERM and the SIGKILL from outside.
+pub const DIND_STOP_TIMEOUT: &str = "DIND_STOP_TIMEOUT";
+/// Form of the log.
+pub const DIND_LOG: &str = "DIND_LOG";
+/// What happens when a service dies.
+pub const DIND_ON_FAILURE: &str = "DIND_ON_FAILURE";
+/// Folder of the certificates.
+pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
+
+/// All of them, in the order in which the help text shows them.
+pub const ALL: [Variable; 9] = [
+    Variable {
+        name: DOCKER_OPTS,
+        default: "",
+        meaning: "options for dockerd, split into words as a POSIX shell does",
+    },
+    Variable { name: LOCAL, default: "false", meaning: "true: no TCP listener, only the unix socket" },
+    Variable {
+        name: COMPOSE_SCRIPT,
+        default: "",
+        meaning: "the text of a Compose file to run (appliance images only)",
+    },
+    Variable {
+        name: DIND_TLS,
+        default: "on",
+        meaning: "on: mutual TLS on port 2376; off: plain TCP on ports 2375 and 2376",
+    },
+    Variable {
+        name: DIND_TLS_SAN,
+        default: "",
+        meaning: "more names and addresses for the server certificate, comma-separated",
+    },
+    Variable {
+        name: DIND_STOP_TIMEOUT,
+        default: "10",
+        meaning: "seconds between SIGTERM and the SIGKILL that follows it (docker stop -t)",
+    },
+    Variable { name: DIND_LOG, default: "text", meaning: "text or json, one line an event" },
+    Variable {
+        name: DIND_ON_FAILURE,
+        default: "restart",
+        meaning: "restart a service that dies, or exit with its code",
+    },
+    Variable {
+        name: DOCKER_TLS_CERTDIR,
+        default: "/certs",
+        meaning: "folder of the certificates; set but empty means DIND_TLS=off",
+    },
+];
+
+/// Whether Kubernetes injects `name` into pods for a Service whose name begins with "dind": `{SVC}_SERVICE_HOST`,
+/// `{SVC}_SERVICE_PORT[_NAME]`, `{SVC}_PORT` and `{SVC}_PORT_{number}_{protocol}[_PROTO|_PORT|_ADDR]`
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+///
+/// ```
+/// use dind_contract::variables::is_injected_by_kubernetes;
+/// assert!(is_injected_by_kubernetes("DIND_PORT_2376_TCP_ADDR"));
+/// assert!(!is_injected_by_kubernetes("DIND_TLS"));
+/// ```
+#[must_use]
+pub fn is_injected_by_kubernetes(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.rfind("_PORT_").is_some_and(|at| {
+            let mut parts = name[at + "_PORT_".len()..].split('_');
+            let number = parts.next().is_some_and(|part| part.parse::<u16>().is_ok());
+            let protocol = parts.next().is_some_and(|part| ["TCP", "UDP", "SCTP"].contains(&part));
+            let field = parts.next().is_none_or(|part| ["PROTO", "PORT", "ADDR"].contains(&part));
+            number && protocol && field && parts.next().is_none()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_names_are_known_and_ours_are_not_among_them() {
+        let injected = [
+            "DIND_SERVICE_HOST",
+            "DIND_SERVICE_PORT",
+            "DIND_SERVICE_PORT_DOCKER_TLS",
+            "DIND_PORT",
+            "DIND_PORT_2376_TCP",
+            "DIND_PORT_2376_TCP_PROTO",
+            "DIND_PORT_2376_TCP_PORT",
+            "DIND_PORT_2376_TCP_ADDR",
+            "DIND_RUNNER_PORT_53_UDP_ADDR",
+        ];
+        for name in injected {
+            assert!(is_injected_by_kubernetes(name), "{name}");
+        }
+        for name in
+            ALL.map(|variable| variable.name).into_iter().chain(["DIND_PORT_X_TCP", "DIND_PORT_1_TCP_X"])
+        {
+            assert!(!is_injected_by_kubernetes(name), "{name}");
+        }
+    }
+}

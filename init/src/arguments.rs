@@ -1,0 +1,174 @@
+//! What `dind-init` was called for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use dind_contract::variables;
+
+use crate::failure::Failure;
+
+/// The job of one call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Job {
+    /// Run a host; the rest are options for dockerd.
+    Host(Vec<String>),
+    /// Print how the host is.
+    Status { json: bool },
+    /// Wait until it is ready.
+    Wait { timeout: Duration },
+    /// Say whether it is healthy.
+    Health,
+    /// Sync the data root and perhaps mark it clean.
+    Flush { data_root: PathBuf, clean: bool },
+    /// Print help or the version.
+    Print(String),
+}
+
+/// PID 1 of a Docker host
+///
+/// Without a subcommand it runs a host: containerd and dockerd, until it is told to stop. Arguments that begin with a
+/// dash, or that follow the word `dockerd`, are more options for dockerd.
+#[derive(Debug, Parser)]
+#[command(name = "dind-init", version, disable_help_subcommand = true)]
+struct Line {
+    #[command(subcommand)]
+    ask: Ask,
+}
+
+#[derive(Debug, Subcommand)]
+enum Ask {
+    /// Print how the host is
+    Status {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until the Docker API answers; ends with 124 when that takes too long
+    Wait {
+        /// The longest to wait, in seconds
+        #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
+        timeout: Duration,
+    },
+    /// Say whether the host is ready and its engine answers; ends with 70 when not
+    Health,
+    /// Sync the data root
+    #[command(hide = true)]
+    Flush {
+        data_root: PathBuf,
+        #[arg(long)]
+        clean: bool,
+    },
+}
+
+/// Reads the arguments (without the program's name).
+///
+/// # Errors
+/// They are not UTF-8, misspelt, or a command that cannot be run.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Failure> {
+    let words = arguments
+        .map(|word| {
+            word.into_string().map_err(|raw| {
+                Failure::usage(format!("the argument {raw:?} is not UTF-8 text"), "write it in plain text")
+            })
+        })
+        .collect::<Result<Vec<String>, Failure>>()?;
+    match words.first().map(String::as_str) {
+        None | Some("dockerd") => Ok(Job::Host(words)),
+        Some("--help" | "-h" | "help") => Ok(Job::Print(help())),
+        Some("--version" | "-v" | "-V") => {
+            Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
+        Some("status" | "wait" | "health" | "flush") => subcommand(&words),
+        Some(command) => Err(Failure::usage(
+            format!("cannot run {command:?}: this version has no command mode"),
+            "start a host without a command and run it there: docker exec HOST COMMAND",
+        )),
+    }
+}
+
+fn subcommand(words: &[String]) -> Result<Job, Failure> {
+    let line = std::iter::once("dind-init").chain(words.iter().map(String::as_str));
+    match Line::try_parse_from(line) {
+        Ok(Line { ask }) => Ok(match ask {
+            Ask::Status { json } => Job::Status { json },
+            Ask::Wait { timeout } => Job::Wait { timeout },
+            Ask::Health => Job::Health,
+            Ask::Flush { data_root, clean } => Job::Flush { data_root, clean },
+        }),
+        Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),
+        Err(e) => {
+            let text = e.to_string();
+            let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let command = words.first().map(String::as_str).unwrap_or_default();
+            Err(Failure::usage(cause, format!("dind-init {command} --help shows how it is called")))
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "write a number of seconds, such as 60 or 0.5".to_owned())
+}
+
+fn help() -> String {
+    let mut text = Line::command().render_long_help().to_string();
+    text.push_str("\nEnvironment of a host:\n");
+    for variable in variables::ALL {
+        text.push_str(&format!(
+            "  {:<19} {} [default: {}]\n",
+            variable.name,
+            variable.meaning,
+            match variable.default {
+                "" => "none",
+                default => default,
+            }
+        ));
+    }
+    text.push_str("\ndockerd's own options: docker run --rm --entrypoint dockerd IMAGE --help\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(line: &str) -> Result<Job, Failure> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn jobs() {
+        let host = |words: &[&str]| Job::Host(words.iter().map(|word| (*word).to_owned()).collect());
+        assert_eq!(job(""), Ok(host(&[])));
+        assert_eq!(job("--debug --mtu 1400"), Ok(host(&["--debug", "--mtu", "1400"])));
+        assert_eq!(job("dockerd --debug"), Ok(host(&["dockerd", "--debug"])));
+        assert_eq!(job("status"), Ok(Job::Status { json: false }));
+        assert_eq!(job("status --json"), Ok(Job::Status { json: true }));
+        assert_eq!(job("wait"), Ok(Job::Wait { timeout: Duration::from_secs(60) }));
+        assert_eq!(job("wait --timeout 0.5"), Ok(Job::Wait { timeout: Duration::from_millis(500) }));
+        assert_eq!(job("health"), Ok(Job::Health));
+        assert!(matches!(job("--help"), Ok(Job::Print(text)) if text.contains("DIND_STOP_TIMEOUT")));
+        assert!(matches!(job("wait --help"), Ok(Job::Print(text)) if text.contains("--timeout")));
+    }
+
+    #[test]
+    fn bad_calls_say_what_is_bad() {
+        for (line, named) in [
+            ("status --jsn", "--jsn"),
+            ("wait --timeout never", "never"),
+            ("wait --timeout -1", "-1"),
+            ("wait --timeout inf", "inf"),
+            ("health now", "now"),
+            ("bash -l", "bash"),
+        ] {
+            let failure = job(line).unwrap_err();
+            assert_eq!(failure.code, 64, "{line}");
+            assert!(failure.cause.contains(named), "{line}: {}", failure.cause);
+        }
+    }
+}

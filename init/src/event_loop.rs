@@ -1,0 +1,398 @@
+//! The one loop: signals, exits, notifications, answers and timers become Events, and Actions become system calls.
+//!
+//! It has no policy, and nothing in it blocks but `poll`, whose timeout is the supervisor's next deadline.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use dind_contract::status::{Certificate, Phase, Service as ServiceStatus};
+use dind_contract::{Status, paths};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal as Unix;
+use nix::sys::signalfd::SignalFd;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::ask::WARN_DAYS;
+use crate::ground::{Ground, Steps};
+use crate::http::Ping;
+use crate::lines::Lines;
+use crate::log::{self, Level, Log};
+use crate::notify::Notifications;
+use crate::process;
+use crate::reaper;
+use crate::services::{self, Service};
+use crate::settings::Settings;
+use crate::signals::{self, Meaning};
+use crate::status::StatusSocket;
+use crate::supervisor::{Action, End, Event, Moment, Outcome, Signal, Supervisor};
+use crate::tls::Certificates;
+
+/// How many of a service's last lines are kept for the case that it fails.
+const TAIL: usize = 12;
+
+/// A service's process and what it writes.
+struct Running {
+    service: Service,
+    program: PathBuf,
+    pid: Option<i32>,
+    output: Option<Lines>,
+    tail: VecDeque<String>,
+    /// Whether the process has logged an event: one that refuses its options writes plain text.
+    spoke: bool,
+}
+
+/// What was prepared for the loop.
+pub(crate) struct Prepared {
+    pub(crate) settings: Settings,
+    /// Each with the file of its program.
+    pub(crate) services: Vec<(Service, PathBuf)>,
+    pub(crate) ground: Ground,
+    pub(crate) certificates: Option<Certificates>,
+    pub(crate) steps: Steps,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) signals: SignalFd,
+}
+
+/// How the host ended, with the last lines of the service that is to blame.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) tail: Vec<String>,
+}
+
+/// A host that runs.
+struct Host<'log> {
+    prepared: Prepared,
+    running: Vec<Running>,
+    supervisor: Supervisor,
+    log: &'log mut Log,
+    notifications: Notifications,
+    status_socket: StatusSocket,
+    ping: Option<(usize, Ping)>,
+    flush: Option<i32>,
+    began: Instant,
+    ready_ms: Option<u64>,
+}
+
+/// Runs the host until it is down. `began`: when `dind-init` started.
+///
+/// # Errors
+/// The sockets could not be made, or poll(2) failed.
+pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::Result<Ended> {
+    let rules = prepared.services.iter().map(|(service, _)| service.rules.clone()).collect();
+    let supervisor = Supervisor::new(rules, prepared.settings.on_failure, prepared.settings.stop_timeout);
+    let running = std::mem::take(&mut prepared.services)
+        .into_iter()
+        .map(|(service, program)| Running {
+            service,
+            program,
+            pid: None,
+            output: None,
+            tail: VecDeque::new(),
+            spoke: false,
+        })
+        .collect();
+    let mut host = Host {
+        notifications: Notifications::bind(Path::new(paths::NOTIFY_SOCKET))?,
+        status_socket: StatusSocket::bind(Path::new(paths::STATUS_SOCKET))?,
+        prepared,
+        running,
+        supervisor,
+        log,
+        ping: None,
+        flush: None,
+        began,
+        ready_ms: None,
+    };
+    let mut ended = host.feed(Event::Start);
+    while ended.is_none() {
+        host.wait()?;
+        ended = host.turn();
+    }
+    let outcome = ended.unwrap_or(Outcome::CLEAN);
+    let blamed = outcome.failure.as_ref().and_then(|(_, service)| *service);
+    let tail =
+        blamed.and_then(|service| host.running.get(service)).map(|running| running.tail.iter().cloned());
+    Ok(Ended { tail: tail.into_iter().flatten().collect(), outcome })
+}
+
+impl Host<'_> {
+    fn now(&self) -> Moment {
+        self.began.elapsed()
+    }
+
+    /// Waits until something happens or is due.
+    fn wait(&self) -> io::Result<()> {
+        let timeout = match self.supervisor.deadline() {
+            None => PollTimeout::NONE,
+            // Rounded up: waking a moment early would only mean to wait again.
+            Some(deadline) => {
+                PollTimeout::try_from(deadline.saturating_sub(self.now()) + Duration::from_millis(1))
+                    .unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![
+            input(std::os::fd::AsFd::as_fd(&self.prepared.signals)),
+            input(self.notifications.fd()),
+            input(self.status_socket.fd()),
+        ];
+        fds.extend(self.status_socket.listeners().map(input));
+        fds.extend(self.running.iter().filter_map(|running| running.output.as_ref()?.fd()).map(input));
+        fds.extend(self.ping.as_ref().map(|(_, ping)| input(ping.fd())));
+        fds.extend(self.log.waits_for().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Looks at everything that may have happened. None of these calls blocks, so it need not be known which did.
+    fn turn(&mut self) -> Option<Outcome> {
+        self.log.flush();
+        for service in 0..self.running.len() {
+            self.read_output(service, false);
+        }
+        let mut events = Vec::new();
+        for pid in self.notifications.ready() {
+            let sender = self.running.iter().position(|running| running.pid == Some(pid));
+            events.extend(sender.map(|service| Event::Notified { service }));
+        }
+        if let Some((service, ping)) = &mut self.ping
+            && let Some(answered) = ping.advance()
+        {
+            events.push(Event::Pinged { service: *service, answered });
+            self.ping = None;
+        }
+        while let Ok(Some(signal)) = self.prepared.signals.read_signal() {
+            events.extend(signals::meaning(signal.ssi_signo).map(|meaning| match meaning {
+                Meaning::Stop(why) => Event::StopAsked { why },
+                Meaning::Reload => Event::ReloadAsked,
+            }));
+        }
+        for (pid, end) in reaper::reap() {
+            events.extend(self.ended(pid, end));
+        }
+        events.push(Event::Tick);
+        for event in events {
+            if let Some(outcome) = self.feed(event) {
+                return Some(outcome);
+            }
+        }
+        self.status_socket.forget_gone();
+        let status = self.status();
+        self.status_socket.accept(&status);
+        None
+    }
+
+    /// A child ended: one of ours, or an orphan that needed nothing but to be reaped.
+    fn ended(&mut self, pid: i32, end: End) -> Option<Event> {
+        if self.flush == Some(pid) {
+            self.flush = None;
+            return Some(Event::Flushed { done: end == End::Code(0) });
+        }
+        let service = self.running.iter().position(|running| running.pid == Some(pid))?;
+        self.read_output(service, true);
+        if self.ping.as_ref().is_some_and(|(pinged, _)| *pinged == service) {
+            self.ping = None;
+        }
+        let running = self.running.get_mut(service)?;
+        running.pid = None;
+        let last =
+            running.tail.iter().rev().find(|line| !line.starts_with("See '")).cloned().unwrap_or_default();
+        Some(Event::Exited { service, end, spoke: running.spoke, last })
+    }
+
+    /// Gives an event to the supervisor and does what it wants done, until the host ends or nothing is left to do.
+    fn feed(&mut self, event: Event) -> Option<Outcome> {
+        let before = self.summary();
+        let mut events = VecDeque::from([event]);
+        let mut actions = VecDeque::new();
+        let mut outcome = None;
+        while outcome.is_none() {
+            // Actions first: an answer must not overtake what was asked before it.
+            if let Some(action) = actions.pop_front() {
+                match action {
+                    Action::Exit(end) => outcome = Some(end),
+                    action => events.extend(self.act(action)),
+                }
+            } else if let Some(event) = events.pop_front() {
+                actions.extend(self.supervisor.handle(self.now(), event));
+            } else {
+                break;
+            }
+        }
+        if self.summary() != before {
+            let status = self.status();
+            self.status_socket.tell(&status);
+        }
+        outcome
+    }
+
+    fn act(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Spawn { service } => return Some(self.spawn(service)),
+            Action::Signal { service, signal } => {
+                if let Some(pid) = self.running.get(service).and_then(|running| running.pid) {
+                    process::send(pid, unix(signal));
+                }
+            }
+            Action::Ping { service } => match Ping::ask(Path::new(paths::DOCKER_SOCKET)) {
+                Ok(ping) => self.ping = Some((service, ping)),
+                Err(_) => return Some(Event::Pinged { service, answered: false }),
+            },
+            Action::EndContainers => {
+                for pid in process::of_containers() {
+                    process::send(pid, Unix::SIGKILL);
+                }
+            }
+            Action::EndStrays { signal } => {
+                let strays = process::descendants();
+                for pid in signal.iter().flat_map(|_| &strays) {
+                    process::send(*pid, unix(signal.unwrap_or(Signal::Terminate)));
+                }
+                return Some(Event::StraysLeft { count: strays.len() });
+            }
+            Action::Flush { clean } => return self.flush(clean),
+            Action::AbandonFlush => {
+                if let Some(pid) = self.flush.take() {
+                    process::send(pid, Unix::SIGKILL);
+                }
+            }
+            Action::Announce { first } => self.announce(first),
+            Action::Say { level, message } => self.log.line(level, "dind-init", &message),
+            Action::Exit(_) => {}
+        }
+        None
+    }
+
+    fn spawn(&mut self, service: usize) -> Event {
+        let mut environment = self.prepared.settings.environment.clone();
+        environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
+        let Some(running) = self.running.get_mut(service) else { return Event::Tick };
+        for file in &running.service.leftovers {
+            let _ = fs::remove_file(file);
+        }
+        let started = write_config(running.service.config.as_ref()).and_then(|()| {
+            process::start(running.program.as_os_str(), &running.service.arguments, &environment)
+        });
+        match started {
+            Ok(started) => {
+                running.pid = Some(started.pid);
+                running.output = Some(Lines::new(started.output));
+                running.spoke = false;
+                Event::Spawned { service, pid: started.pid }
+            }
+            Err(e) => Event::SpawnFailed { service, why: e.to_string() },
+        }
+    }
+
+    fn flush(&mut self, clean: bool) -> Option<Event> {
+        let mut arguments =
+            vec!["flush".to_owned(), self.prepared.ground.data_root.path.display().to_string()];
+        if clean {
+            arguments.push("--clean".to_owned());
+        }
+        match process::start_ourselves(&arguments) {
+            Ok(started) => {
+                self.flush = Some(started.pid);
+                None
+            }
+            Err(e) => {
+                self.log.error(&format!("cannot start the process that syncs the data root: {e}"));
+                Some(Event::Flushed { done: false })
+            }
+        }
+    }
+
+    fn announce(&mut self, first: bool) {
+        let environment = self.endpoint().environment();
+        if first {
+            let ms = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
+            self.ready_ms = Some(ms);
+            self.log.info(&format!("ready in {ms} ms: {environment}"));
+        } else {
+            self.log.info(&format!("ready again: {environment}"));
+        }
+    }
+
+    /// Passes on what a service has written; with `all`, its last words, too.
+    fn read_output(&mut self, service: usize, all: bool) {
+        let Some(running) = self.running.get_mut(service) else { return };
+        let Some(output) = &mut running.output else { return };
+        let lines = if all { output.rest() } else { output.read() };
+        for line in lines {
+            let (level, message) = log::parse_event(&line);
+            running.spoke |= level.is_some();
+            self.log.line(level.unwrap_or(Level::Info), running.service.rules.name, &message);
+            if running.tail.len() >= TAIL {
+                running.tail.pop_front();
+            }
+            running.tail.push_back(message);
+        }
+        if all || output.fd().is_none() {
+            running.output = None;
+        }
+    }
+
+    /// What a change of is worth telling those who follow the status.
+    fn summary(&self) -> (Phase, Vec<ServiceStatus>) {
+        let services = self.supervisor.units.iter().map(|unit| ServiceStatus {
+            name: unit.rules.name.to_owned(),
+            state: unit.state(),
+            pid: unit.pid(),
+            restarts: unit.restarts,
+        });
+        (self.supervisor.phase(), services.collect())
+    }
+
+    fn endpoint(&self) -> dind_contract::status::Endpoint {
+        services::endpoint(&self.prepared.settings.listen, &self.prepared.ground.addresses)
+    }
+
+    fn status(&self) -> Status {
+        let (phase, services) = self.summary();
+        let certificate = self.prepared.certificates.as_ref().map(|certificates| Certificate {
+            expires: certificates.expires.format(&Rfc3339).unwrap_or_default(),
+            days_left: (certificates.expires - OffsetDateTime::now_utc()).whole_days(),
+        });
+        let mut warnings = self.prepared.warnings.clone();
+        warnings.extend(certificate.as_ref().filter(|it| it.days_left <= WARN_DAYS).map(|it| {
+            format!(
+                "a certificate ends in {} days; a restart of the host renews what it made itself",
+                it.days_left
+            )
+        }));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase,
+            services,
+            endpoint: self.endpoint(),
+            certificate,
+            last_stop: self.prepared.ground.data_root.last_stop,
+            ready_ms: self.ready_ms,
+            steps: self.prepared.steps.0.clone(),
+            warnings,
+        }
+    }
+}
+
+fn unix(signal: Signal) -> Unix {
+    match signal {
+        Signal::Reload => Unix::SIGHUP,
+        Signal::Terminate => Unix::SIGTERM,
+        Signal::Kill => Unix::SIGKILL,
+    }
+}
+
+fn write_config(config: Option<&(PathBuf, String)>) -> io::Result<()> {
+    let Some((path, text)) = config else { return Ok(()) };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, text)
+}

@@ -1,0 +1,82 @@
+//! Addresses of this machine, and ports that a host is about to use.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+use dind_contract::API_PORT;
+use nix::ifaddrs::getifaddrs;
+
+use crate::failure::Failure;
+
+/// The machine's addresses, without those of links (`fe80::`), which no name could be given to.
+pub(super) fn addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = getifaddrs() else { return Vec::new() };
+    let mut addresses: Vec<IpAddr> = interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+/// Looks whether the TCP `listeners` can be had.
+///
+/// # Errors
+/// Names the first that cannot.
+pub(super) fn check_ports(listeners: &[String]) -> Result<(), Failure> {
+    for listener in listeners {
+        let Some(address) = address(listener) else { continue };
+        match TcpListener::bind(address) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                return Err(Failure::unavailable(
+                    format!("port {} is taken: another process listens on {address}", address.port()),
+                    "stop that process, give the host a network of its own (no --network host), or set LOCAL=true",
+                ));
+            }
+            Err(e) => {
+                return Err(Failure::unavailable(
+                    format!("cannot listen on {address}: {e}"),
+                    "name an address of this host with -H, or leave -H out to listen on all",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The address of a listener that is written as one; a name is left to dockerd, since looking it up may take long.
+fn address(listener: &str) -> Option<SocketAddr> {
+    let text = listener.strip_prefix("tcp://")?.trim_end_matches('/');
+    text.parse().ok().or_else(|| Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, API_PORT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let failure = check_ports(&["unix:///x".into(), format!("tcp://{address}")]).unwrap_err();
+        assert_eq!(failure.code, 69);
+        assert!(failure.cause.contains(&format!("port {}", address.port())), "{}", failure.cause);
+        drop(taken);
+        check_ports(&[format!("tcp://{address}")]).unwrap();
+    }
+
+    #[test]
+    fn addresses_of_listeners() {
+        assert_eq!(address("tcp://0.0.0.0:1"), Some("0.0.0.0:1".parse().unwrap()));
+        assert_eq!(address("tcp://10.0.0.1"), Some("10.0.0.1:2376".parse().unwrap()));
+        assert_eq!(address("tcp://[::1]"), Some("[::1]:2376".parse().unwrap()));
+        assert_eq!(address("tcp://name:1"), None);
+        assert_eq!(address("unix:///x"), None);
+    }
+}

@@ -1,0 +1,451 @@
+//! The host's log: one line an event, on standard output, never in the way.
+//!
+//! A line goes into a bounded ring and from there to standard output when that can take it. Who reads too slowly loses
+//! the oldest lines, and is told how many. Nothing here blocks, panics or fails.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// The most that waits for a slow reader, in bytes.
+const RING: usize = 256 * 1024;
+/// The longest line, in bytes of its message; the rest is cut off, visibly.
+pub(crate) const LONGEST: usize = 16 * 1024;
+
+/// Form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// `TIME LEVEL SERVICE: MESSAGE`
+    Text,
+    /// An object with `time`, `level`, `service` and `message`.
+    Json,
+}
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Whose events the lines of `dind-init` itself are.
+const OURSELVES: &str = "dind-init";
+
+/// The host's log.
+pub(crate) struct Log {
+    format: Format,
+    out: Output,
+    ring: Ring,
+}
+
+impl Log {
+    pub(crate) fn new(format: Format, out: Output) -> Self {
+        Self { format, out, ring: Ring::default() }
+    }
+
+    pub(crate) fn info(&mut self, message: &str) {
+        self.line(Level::Info, OURSELVES, message);
+    }
+
+    pub(crate) fn warn(&mut self, message: &str) {
+        self.line(Level::Warn, OURSELVES, message);
+    }
+
+    pub(crate) fn error(&mut self, message: &str) {
+        self.line(Level::Error, OURSELVES, message);
+    }
+
+    /// Puts one event into the log.
+    pub(crate) fn line(&mut self, level: Level, service: &str, message: &str) {
+        if matches!(self.out, Output::Gone) {
+            return;
+        }
+        self.ring.push(render(self.format, SystemTime::now(), level, service, message));
+        self.flush();
+    }
+
+    /// Writes what standard output can take now.
+    pub(crate) fn flush(&mut self) {
+        while !self.ring.lines.is_empty() {
+            self.ring.say_what_was_lost(self.format);
+            let Some(bytes) = self.ring.front() else { return };
+            match self.out.write(bytes) {
+                Ok(written) => self.ring.advance(written),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    return;
+                }
+                // The reader is gone for good (EPIPE), or the disk is full: a host does not end for that.
+                Err(_) => {
+                    self.out = Output::Gone;
+                    self.ring = Ring::default();
+                }
+            }
+        }
+    }
+
+    /// What to poll for `POLLOUT`, while something waits.
+    pub(crate) fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        self.ring.front()?;
+        self.out.fd()
+    }
+
+    /// Gives the reader a last, bounded chance to take what waits.
+    pub(crate) fn drain(&mut self, patience: Duration) {
+        self.flush();
+        while let Some(fd) = self.waits_for() {
+            let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+            if !matches!(poll(&mut fds, PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX)), Ok(1..))
+            {
+                return;
+            }
+            self.flush();
+        }
+    }
+}
+
+/// Lines that wait for the reader, bounded in bytes.
+#[derive(Default)]
+struct Ring {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Bytes of the first line that are already written; such a line is never dropped.
+    written: usize,
+    /// Lines that were dropped since the reader was last told.
+    dropped: u64,
+    /// The line that tells it, while that is not written yet. It goes before the first line.
+    notice: Option<Vec<u8>>,
+}
+
+impl Ring {
+    fn push(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.bytes > RING {
+            let oldest = usize::from(self.written > 0 && self.notice.is_none());
+            match self.lines.remove(oldest) {
+                Some(line) => {
+                    self.bytes -= line.len();
+                    self.dropped += 1;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Renews the notice, unless a part of it or of a line is already written.
+    fn say_what_was_lost(&mut self, format: Format) {
+        if self.dropped > 0 && self.written == 0 {
+            let message = format!("{} lines were lost: whoever reads this log is too slow", self.dropped);
+            self.notice = Some(render(format, SystemTime::now(), Level::Warn, OURSELVES, &message));
+        }
+    }
+
+    fn front(&self) -> Option<&[u8]> {
+        self.notice.as_ref().or_else(|| self.lines.front())?.get(self.written..)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        if self.notice.is_some() && self.written == 0 {
+            // The number is on its way; what is dropped from here on is another notice's.
+            self.dropped = 0;
+        }
+        self.written += bytes;
+        let first = self.notice.as_ref().or_else(|| self.lines.front());
+        if first.is_some_and(|first| self.written >= first.len()) {
+            self.written = 0;
+            if self.notice.take().is_none() {
+                self.bytes -= self.lines.pop_front().map_or(0, |line| line.len());
+            }
+        }
+    }
+}
+
+/// Where lines go, without ever blocking.
+pub(crate) enum Output {
+    /// A pipe, terminal or file, opened anew so that `O_NONBLOCK` is ours alone: the flag belongs to the open file
+    /// description (open(2)), which we share with whoever gave it to us and with the command of a terminal.
+    File(File),
+    /// A socket cannot be opened anew; send(2) takes the wish not to block with each call.
+    Socket(OwnedFd),
+    /// Nobody reads.
+    Gone,
+}
+
+impl Output {
+    /// The standard stream `fd` (1 or 2).
+    pub(crate) fn standard(fd: RawFd) -> Self {
+        let path = format!("/proc/self/fd/{fd}");
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_APPEND;
+        if let Ok(file) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
+            return Self::File(file);
+        }
+        let standard: io::Result<OwnedFd> = if fd == 2 {
+            io::stderr().as_fd().try_clone_to_owned()
+        } else {
+            io::stdout().as_fd().try_clone_to_owned()
+        };
+        standard.map_or(Self::Gone, Self::Socket)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Socket(socket) => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                Ok(send(socket.as_raw_fd(), bytes, flags)?)
+            }
+            Self::Gone => Ok(bytes.len()),
+        }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::File(file) => Some(file.as_fd()),
+            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// Writes `text` to standard error, waiting at most `patience` for a reader that does not read.
+pub(crate) fn last_words(text: &str, patience: Duration) {
+    let mut log = Log::new(Format::Text, Output::standard(2));
+    log.ring.push(text.as_bytes().to_vec());
+    log.drain(patience);
+}
+
+fn render(format: Format, at: SystemTime, level: Level, service: &str, message: &str) -> Vec<u8> {
+    let time = timestamp(at);
+    let level = level.word();
+    let message = cut(message);
+    let mut line = match format {
+        Format::Text => format!("{time} {level:<5} {service}: {}", one_line(&message)),
+        Format::Json => {
+            serde_json::json!({"time": time, "level": level, "service": service, "message": message})
+                .to_string()
+        }
+    };
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// UTC with milliseconds, `2026-11-21T21:50:00.123Z`.
+fn timestamp(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    let ms = at.millisecond();
+    at.replace_nanosecond(0)
+        .ok()
+        .and_then(|whole| whole.format(&Rfc3339).ok())
+        .map_or_else(String::new, |text| format!("{}.{ms:03}Z", text.trim_end_matches('Z')))
+}
+
+fn cut(message: &str) -> String {
+    if message.len() <= LONGEST {
+        return message.to_owned();
+    }
+    let end = (0..=LONGEST).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+    format!("{} […{} bytes cut]", message.get(..end).unwrap_or_default(), message.len() - end)
+}
+
+/// A message on one line: what would break it, or drive a terminal, is escaped.
+fn one_line(message: &str) -> String {
+    if message.chars().all(|c| !c.is_control() || c == '\t') {
+        return message.to_owned();
+    }
+    message
+        .chars()
+        .map(|c| if c.is_control() && c != '\t' { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
+/// An event of dockerd or containerd: its level and text, without the time that we give it anyway.
+///
+/// Both write logfmt, `time="…" level=info msg="…" key=value …`. Any other line is an event as it stands.
+pub(crate) fn parse_event(line: &str) -> (Option<Level>, String) {
+    let Some(rest) = line.strip_prefix("time=") else { return (None, line.to_owned()) };
+    let Some((_, rest)) = logfmt_value(rest) else { return (None, line.to_owned()) };
+    let Some((level, rest)) = rest.strip_prefix(" level=").and_then(logfmt_value) else {
+        return (None, line.to_owned());
+    };
+    let Some((message, fields)) = rest.strip_prefix(" msg=").and_then(logfmt_value) else {
+        return (None, line.to_owned());
+    };
+    let level = match level.as_str() {
+        "debug" | "trace" => Level::Debug,
+        "warning" | "warn" => Level::Warn,
+        "error" | "fatal" | "panic" => Level::Error,
+        _ => Level::Info,
+    };
+    (Some(level), message + fields)
+}
+
+/// A bare or quoted value at the start of `text`, and what follows it. Quoted values are Go's `%q`.
+fn logfmt_value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(' ').unwrap_or(text.len());
+        return text.split_at_checked(end).map(|(value, rest)| (value.to_owned(), rest));
+    };
+    let mut value = String::new();
+    let mut chars = quoted.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some((value, chars.as_str())),
+            '\\' => match chars.next()? {
+                'n' => value.push('\n'),
+                't' => value.push('\t'),
+                escaped @ ('"' | '\\') => value.push(escaped),
+                other => value.extend(['\\', other]),
+            },
+            plain => value.push(plain),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::UNIX_EPOCH;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at() -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(1_700_000_000_007)
+    }
+
+    #[test]
+    fn a_line_is_one_line_in_both_forms() {
+        let text = render(Format::Text, at(), Level::Info, "dockerd", "a\nb\x1b[31m\tc");
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "2023-11-14T22:13:20.007Z info  dockerd: a\\nb\\u{1b}[31m\tc\n"
+        );
+        let json = render(Format::Json, at(), Level::Error, "containerd", "a\n\"b\"");
+        assert_eq!(
+            String::from_utf8(json).unwrap(),
+            "{\"level\":\"error\",\"message\":\"a\\n\\\"b\\\"\",\"service\":\"containerd\",\
+             \"time\":\"2023-11-14T22:13:20.007Z\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_visibly() {
+        let line = render(Format::Text, at(), Level::Info, "dockerd", &"ä".repeat(LONGEST));
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.ends_with("[…16384 bytes cut]\n"), "{}", line.len());
+    }
+
+    #[test]
+    fn events_lose_their_time_and_keep_the_rest() {
+        let table = [
+            (
+                r#"time="2026-01-01T00:00:00Z" level=info msg="API listen" addr=x"#,
+                Some(Level::Info),
+                "API listen addr=x",
+            ),
+            (r#"time="t" level=warning msg=plain"#, Some(Level::Warn), "plain"),
+            (r#"time="t" level=fatal msg="a \"b\"\nc\\d""#, Some(Level::Error), "a \"b\"\nc\\d"),
+            (r#"time="t" level=info msg="never closed"#, None, r#"time="t" level=info msg="never closed"#),
+            ("failed to start daemon: no", None, "failed to start daemon: no"),
+            ("", None, ""),
+        ];
+        for (line, level, message) in table {
+            assert_eq!(parse_event(line), (level, message.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stops_costs_lines_and_is_told_how_many() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let writer = Output::standard_of(writer);
+        let mut log = Log::new(Format::Text, writer);
+        let lines = 4 * RING / 100;
+        for n in 0..lines {
+            log.info(&format!("{n:>80}"));
+        }
+        assert!(log.ring.bytes <= RING, "{}", log.ring.bytes);
+        let lost = log.ring.dropped;
+        assert!(lost > 0 && log.waits_for().is_some());
+
+        let mut text = vec![0; 16 * RING];
+        let mut length = 0;
+        while log.waits_for().is_some() {
+            length += reader.read(&mut text[length..]).unwrap();
+            log.flush();
+        }
+        drop(log);
+        length += reader.read(&mut text[length..]).unwrap_or(0);
+        let text = String::from_utf8_lossy(&text[..length]).into_owned();
+        assert!(text.contains(&format!("{lost} lines were lost")), "{lost}");
+        assert!(text.ends_with(&format!("{:>80}\n", lines - 1)));
+        assert!(text.lines().all(|line| line.starts_with("20") && line.contains(" dind-init: ")));
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_ends_the_log_and_nothing_else() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut log = Log::new(Format::Text, Output::standard_of(writer));
+        drop(reader);
+        log.info("into the void");
+        log.info("again");
+        assert!(log.waits_for().is_none());
+    }
+
+    #[test]
+    fn a_socket_does_not_block_either() {
+        let (_reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut log = Log::new(Format::Text, Output::standard_of(writer));
+        assert!(matches!(log.out, Output::Socket(_)));
+        for _ in 0..2 * RING / 100 {
+            log.info(&"x".repeat(100));
+        }
+        assert!(log.waits_for().is_some());
+    }
+
+    impl Output {
+        /// What [`Output::standard`] does with a stream, for one that is not 1 or 2.
+        fn standard_of(stream: impl Into<OwnedFd>) -> Self {
+            let stream = stream.into();
+            match Self::standard(stream.as_raw_fd()) {
+                Self::File(file) => Self::File(file),
+                _ => Self::Socket(stream),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_an_event(line in "\\PC{0,200}") {
+            let _ = parse_event(&line);
+        }
+
+        #[test]
+        fn what_go_quotes_is_what_we_read(message in "[ -~\n\t]{0,60}") {
+            let quoted = message.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
+            let line = format!("time=\"t\" level=info msg=\"{quoted}\"");
+            prop_assert_eq!(parse_event(&line), (Some(Level::Info), message));
+        }
+    }
+}

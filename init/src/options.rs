@@ -1,0 +1,429 @@
+//! dockerd's options: which of them `dind-init` passes on, which it honours itself, and which it refuses by name.
+//!
+//! Options come as words (from `DOCKER_OPTS` and the arguments) and as keys of `daemon.json`. What
+//! `dind-init` decides is taken out of the words, so that nothing reaches dockerd twice.
+
+use std::path::{Path, PathBuf};
+
+use dind_contract::{API_PORT, PLAIN_PORT, paths};
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Long names of dockerd's options that take no value unless it is given with `=` (`dockerd --help` shows no type
+/// for them). Every other option takes the next word.
+pub(crate) const SWITCHES: [&str; 20] = [
+    "cri-containerd",
+    "debug",
+    "experimental",
+    "help",
+    "icc",
+    "init",
+    "ip-forward",
+    "ip-masq",
+    "ip6tables",
+    "iptables",
+    "ipv6",
+    "live-restore",
+    "no-new-privileges",
+    "raw-logs",
+    "rootless",
+    "selinux-enabled",
+    "tls",
+    "tlsverify",
+    "userland-proxy",
+    "validate",
+];
+
+/// dockerd's short options and the long names they stand for.
+const SHORTHANDS: [(char, &str); 8] = [
+    ('D', "debug"),
+    ('G', "group"),
+    ('H', "host"),
+    ('b', "bridge"),
+    ('l', "log-level"),
+    ('p', "pidfile"),
+    ('s', "storage-driver"),
+    ('v', "version"),
+];
+
+/// Options that a host decides itself, and what to do instead. They are refused in words and in `daemon.json`.
+const REFUSED: [(&str, &str); 6] = [
+    ("containerd", "leave it out: the host runs a containerd of its own"),
+    ("exec-root", "leave it out: the host keeps dockerd's runtime state in /var/run/docker"),
+    ("live-restore", "leave it out: containers end with their host, in order"),
+    ("tlscacert", "put it in server/ca.pem under DOCKER_TLS_CERTDIR (/certs unless set)"),
+    ("tlscert", "put it in server/cert.pem under DOCKER_TLS_CERTDIR (/certs unless set)"),
+    ("tlskey", "put it in server/key.pem under DOCKER_TLS_CERTDIR (/certs unless set)"),
+];
+
+/// Options that make dockerd print something and end.
+const PRINTING: [&str; 3] = ["help", "validate", "version"];
+
+/// dockerd's options, sorted out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DaemonOptions {
+    /// What dockerd gets as it was written.
+    pub(crate) passed: Vec<String>,
+    /// More listeners, from `-H`.
+    pub(crate) hosts: Vec<String>,
+    /// Where images, containers and volumes live.
+    pub(crate) data_root: PathBuf,
+    /// dockerd's pid file.
+    pub(crate) pidfile: PathBuf,
+    /// Which of the two dockerd reads from its configuration file, and must not be told again.
+    pub(crate) in_config: Vec<&'static str>,
+    /// Where dockerd's configuration file is, or would be.
+    pub(crate) config_file: PathBuf,
+    /// What `--tls` or `--tlsverify` asked for.
+    pub(crate) tls: Option<bool>,
+}
+
+/// One option as it was written: its long name, its value, and its words.
+struct Word<'a> {
+    name: String,
+    value: Option<String>,
+    written: &'a [String],
+}
+
+impl DaemonOptions {
+    /// Sorts out `words`, which came from `source` (as the errors name it).
+    ///
+    /// # Errors
+    /// A word that is no option, an option without its value, and each option that a host decides itself.
+    pub(crate) fn parse(words: &[String], source: &str) -> Result<Self, Failure> {
+        let mut options = Self {
+            passed: Vec::new(),
+            hosts: Vec::new(),
+            data_root: PathBuf::from(paths::DATA_ROOT),
+            pidfile: PathBuf::from(paths::PIDFILE),
+            in_config: Vec::new(),
+            config_file: PathBuf::from(paths::DAEMON_JSON),
+            tls: None,
+        };
+        let mut rest = words;
+        while let Some((word, after)) = next_word(rest, source)? {
+            options.take(&word, source)?;
+            rest = after;
+        }
+        Ok(options)
+    }
+
+    fn take(&mut self, word: &Word<'_>, source: &str) -> Result<(), Failure> {
+        let name = word.name.as_str();
+        if let Some((_, instead)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+            return Err(Failure::usage(
+                format!("{source}: --{name} is decided by the host"),
+                (*instead).to_owned(),
+            ));
+        }
+        if PRINTING.contains(&name) {
+            return Err(Failure::usage(
+                format!("{source}: --{name} makes dockerd print something and end, so no host would run"),
+                format!("run it without a host: docker run --rm --entrypoint dockerd IMAGE --{name}"),
+            ));
+        }
+        let value = word.value.clone().unwrap_or_default();
+        match name {
+            "host" => self.hosts.push(listener(&value, source)?),
+            "data-root" => self.data_root = absolute(&value, "--data-root", source)?,
+            "pidfile" => self.pidfile = absolute(&value, "--pidfile", source)?,
+            "config-file" => {
+                self.config_file = absolute(&value, "--config-file", source)?;
+                self.passed.extend_from_slice(word.written);
+            }
+            "tls" => self.tls = Some(switch(word, source)?),
+            "tlsverify" if switch(word, source)? => self.tls = Some(true),
+            "tlsverify" => {
+                return Err(Failure::usage(
+                    format!("{source}: --tlsverify=false would let any client in"),
+                    "leave it out, or set DIND_TLS=off to have no TLS at all",
+                ));
+            }
+            _ => self.passed.extend_from_slice(word.written),
+        }
+        Ok(())
+    }
+
+    /// Takes note of what the configuration file (`text`) decides.
+    ///
+    /// # Errors
+    /// Text that is not a JSON object, and each key that a host decides itself.
+    pub(crate) fn read_config(&mut self, text: &str) -> Result<(), Failure> {
+        let file = self.config_file.display().to_string();
+        let config: Value = serde_json::from_str(text)
+            .map_err(|e| Failure::usage(format!("{file} is not JSON: {e}"), "correct it, or leave it out"))?;
+        let Value::Object(config) = config else {
+            return Err(Failure::usage(
+                format!("{file} is not a JSON object"),
+                "correct it, or leave it out",
+            ));
+        };
+        for (key, instead) in REFUSED.into_iter().chain([
+            ("hosts", "name listeners with -H in DOCKER_OPTS, or set LOCAL=true to have none"),
+            ("tls", "set DIND_TLS to on or off"),
+            ("tlsverify", "set DIND_TLS to on or off"),
+        ]) {
+            // `"live-restore": false` is what a host does anyway.
+            if config.get(key).is_some_and(|value| key != "live-restore" || *value != Value::Bool(false)) {
+                return Err(Failure::usage(format!("{file}: \"{key}\" is decided by the host"), instead));
+            }
+        }
+        for (key, default, place) in [
+            ("data-root", paths::DATA_ROOT, &mut self.data_root),
+            ("pidfile", paths::PIDFILE, &mut self.pidfile),
+        ] {
+            let Some(value) = config.get(key) else { continue };
+            if *place != Path::new(default) {
+                return Err(Failure::usage(
+                    format!("{file}: \"{key}\" is also given as --{key}"),
+                    "leave one of them out",
+                ));
+            }
+            *place = absolute(value.as_str().unwrap_or_default(), &format!("\"{key}\""), &file)?;
+            self.in_config.push(key);
+        }
+        Ok(())
+    }
+
+    /// Every address on which dockerd shall listen: the socket, the ports that `tls` stands for (`None`: no TCP), and
+    /// what `-H` added. A `-H` for one of our ports takes the place of ours.
+    pub(crate) fn listeners(&self, tls: Option<bool>) -> Vec<String> {
+        let ports: &[u16] = match tls {
+            None => &[],
+            Some(true) => &[API_PORT],
+            Some(false) => &[API_PORT, PLAIN_PORT],
+        };
+        let mut all = vec![format!("unix://{}", paths::DOCKER_SOCKET)];
+        all.extend(
+            ports
+                .iter()
+                .filter(|port| !self.hosts.iter().any(|host| tcp_port(host) == Some(**port)))
+                .map(|port| format!("tcp://0.0.0.0:{port}")),
+        );
+        for host in &self.hosts {
+            if !all.contains(host) {
+                all.push(host.clone());
+            }
+        }
+        all
+    }
+}
+
+/// The next option of `rest` and what follows it.
+fn next_word<'a>(rest: &'a [String], source: &str) -> Result<Option<(Word<'a>, &'a [String])>, Failure> {
+    let Some((first, after)) = rest.split_first() else { return Ok(None) };
+    let bad = |cause: String| {
+        Failure::usage(format!("{source}: {cause}"), "docs: dockerd --help lists its options")
+    };
+    let (name, mut value) = if let Some(long) = first.strip_prefix("--") {
+        let (name, value) = match long.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (long, None),
+        };
+        if name.is_empty() {
+            return Err(bad(format!("{first:?} is not an option")));
+        }
+        (name.to_owned(), value)
+    } else {
+        let mut letters = first.strip_prefix('-').unwrap_or_default().chars();
+        let Some(letter) = letters.next() else { return Err(bad(format!("{first:?} is not an option"))) };
+        let Some((_, name)) = SHORTHANDS.iter().find(|(short, _)| *short == letter) else {
+            return Err(bad(format!("dockerd has no option -{letter} (in {first:?})")));
+        };
+        let value = letters.as_str();
+        if SWITCHES.contains(name) && !value.is_empty() && !value.starts_with('=') {
+            return Err(bad(format!("{first:?} joins several options: write them one by one")));
+        }
+        let value = (!value.is_empty()).then(|| value.strip_prefix('=').unwrap_or(value).to_owned());
+        ((*name).to_owned(), value)
+    };
+    let mut used = 1;
+    if value.is_none() && !SWITCHES.contains(&name.as_str()) && !PRINTING.contains(&name.as_str()) {
+        value = Some(after.first().ok_or_else(|| bad(format!("{first} lacks its value")))?.clone());
+        used = 2;
+    }
+    let (written, after) = rest.split_at(used);
+    Ok(Some((Word { name, value, written }, after)))
+}
+
+fn switch(word: &Word<'_>, source: &str) -> Result<bool, Failure> {
+    match word.value.as_deref() {
+        None | Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
+        Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
+        Some(other) => Err(Failure::usage(
+            format!("{source}: --{}={other} is not true or false", word.name),
+            format!("write --{0}=true or --{0}=false", word.name),
+        )),
+    }
+}
+
+fn absolute(value: &str, name: &str, source: &str) -> Result<PathBuf, Failure> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Failure::usage(
+        format!("{source}: {name} {value:?} is not an absolute path"),
+        "begin the path with a slash",
+    ))
+}
+
+fn listener(value: &str, source: &str) -> Result<String, Failure> {
+    match value.split_once("://") {
+        Some(("tcp", address)) if !address.is_empty() => Ok(value.to_owned()),
+        Some(("unix", path)) if path.starts_with('/') => Ok(value.to_owned()),
+        _ => Err(Failure::usage(
+            format!("{source}: -H {value:?} is not a listener that a host can have"),
+            "write -H tcp://ADDRESS:PORT or -H unix:///PATH",
+        )),
+    }
+}
+
+/// The port of a `tcp://` listener; dockerd's own default where none is written.
+pub(crate) fn tcp_port(host: &str) -> Option<u16> {
+    let address = host.strip_prefix("tcp://")?.trim_end_matches('/');
+    match address.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => port.parse().ok(),
+        _ => Some(API_PORT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<DaemonOptions, Failure> {
+        DaemonOptions::parse(&shell_words::split(line).unwrap(), "DOCKER_OPTS")
+    }
+
+    #[test]
+    fn what_a_host_does_not_decide_is_passed_as_written() {
+        let line =
+            "--insecure-registry 10.0.0.1 --label 'a=b c' -D --mtu=1400 -l debug -ldebug --iptables=false";
+        assert_eq!(parse(line).unwrap().passed, shell_words::split(line).unwrap());
+    }
+
+    #[test]
+    fn a_value_that_looks_like_an_option_is_a_value() {
+        let options = parse("--label -H --label --containerd").unwrap();
+        assert_eq!(options.passed, ["--label", "-H", "--label", "--containerd"]);
+        assert!(options.hosts.is_empty());
+    }
+
+    #[test]
+    fn what_a_host_decides_is_honoured() {
+        let line =
+            "-H tcp://0.0.0.0:4000 -Hunix:///a.sock --host=tcp://[::1]:5 --data-root /d -p /p --tls=false";
+        let options = parse(line).unwrap();
+        assert_eq!(options.hosts, ["tcp://0.0.0.0:4000", "unix:///a.sock", "tcp://[::1]:5"]);
+        assert_eq!(options.data_root, PathBuf::from("/d"));
+        assert_eq!(options.pidfile, PathBuf::from("/p"));
+        assert_eq!(options.tls, Some(false));
+        assert!(options.passed.is_empty());
+        assert_eq!(parse("--config-file /c.json").unwrap().config_file, PathBuf::from("/c.json"));
+        assert_eq!(parse("--tlsverify").unwrap().tls, Some(true));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        let table = [
+            ("--exec-root /x", "--exec-root"),
+            ("--containerd=/x", "--containerd"),
+            ("--live-restore", "--live-restore"),
+            ("--tlscacert x", "--tlscacert"),
+            ("--tlscert x", "--tlscert"),
+            ("--tlskey x", "--tlskey"),
+            ("--tlsverify=false", "--tlsverify=false"),
+            ("--tls=perhaps", "--tls=perhaps"),
+            ("-H fd://", "fd://"),
+            ("-H tcp://", "tcp://"),
+            ("-H 0.0.0.0:2375", "0.0.0.0:2375"),
+            ("--data-root relative", "relative"),
+            ("--version", "--version"),
+            ("-v", "--version"),
+            ("--help", "--help"),
+            ("--label", "--label lacks its value"),
+            ("-H", "-H lacks its value"),
+            ("word", "\"word\""),
+            ("--", "\"--\""),
+            ("-", "\"-\""),
+            ("-x", "-x"),
+            ("-DH tcp://x", "one by one"),
+        ];
+        for (line, named) in table {
+            let failure = parse(line).unwrap_err();
+            assert_eq!(failure.code, 64, "{line}");
+            assert!(failure.cause.starts_with("DOCKER_OPTS: "), "{line}: {}", failure.cause);
+            assert!(failure.cause.contains(named), "{line}: {}", failure.cause);
+            assert!(!failure.help.is_empty(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_file_is_honoured_or_refused_by_name() {
+        let mut options = parse("").unwrap();
+        options
+            .read_config(r#"{"data-root": "/d", "pidfile": "/p", "mtu": 1400, "live-restore": false}"#)
+            .unwrap();
+        assert_eq!(options.data_root, PathBuf::from("/d"));
+        assert_eq!(options.in_config, ["data-root", "pidfile"]);
+        assert_eq!(options.pidfile, PathBuf::from("/p"));
+        for (text, named) in [
+            (r#"{"hosts": []}"#, "\"hosts\""),
+            (r#"{"tls": true}"#, "\"tls\""),
+            (r#"{"tlsverify": true}"#, "\"tlsverify\""),
+            (r#"{"tlscert": "/x"}"#, "\"tlscert\""),
+            (r#"{"exec-root": "/x"}"#, "\"exec-root\""),
+            (r#"{"containerd": "/x"}"#, "\"containerd\""),
+            (r#"{"live-restore": true}"#, "\"live-restore\""),
+            (r#"{"data-root": 5}"#, "\"data-root\""),
+            (r#"{"mtu": 5"#, "is not JSON"),
+            ("[]", "is not a JSON object"),
+            ("", "is not JSON"),
+        ] {
+            let failure = parse("").unwrap().read_config(text).unwrap_err();
+            assert_eq!(failure.code, 64, "{text}");
+            assert!(failure.cause.contains(named), "{text}: {}", failure.cause);
+            assert!(failure.cause.contains("/etc/docker/daemon.json"), "{text}: {}", failure.cause);
+        }
+        let twice = parse("--data-root /x").unwrap().read_config(r#"{"data-root": "/d"}"#).unwrap_err();
+        assert!(twice.cause.contains("also given"), "{}", twice.cause);
+    }
+
+    #[test]
+    fn listeners_are_ours_and_the_users_each_once() {
+        let socket = "unix:///var/run/docker.sock";
+        let plain = parse("").unwrap();
+        assert_eq!(plain.listeners(None), [socket]);
+        assert_eq!(plain.listeners(Some(true)), [socket, "tcp://0.0.0.0:2376"]);
+        assert_eq!(plain.listeners(Some(false)), [socket, "tcp://0.0.0.0:2376", "tcp://0.0.0.0:2375"]);
+        let more = parse("-H unix:///var/run/docker.sock -H tcp://10.0.0.1 -H tcp://0.0.0.0:4000").unwrap();
+        assert_eq!(more.listeners(Some(true)), [socket, "tcp://10.0.0.1", "tcp://0.0.0.0:4000"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_sorted_out_or_refused(words in proptest::collection::vec("[-=a-zH:/ ]{0,12}", 0..8)) {
+            match DaemonOptions::parse(&words, "DOCKER_OPTS") {
+                Ok(options) => {
+                    // Nothing is invented and nothing is reordered.
+                    let mut rest = words.iter();
+                    prop_assert!(options.passed.iter().all(|passed| rest.any(|word| word == passed)));
+                    for (refused, _) in REFUSED {
+                        let written = format!("--{refused}=");
+                        prop_assert!(!options.passed.first().is_some_and(|word| word.starts_with(&written)));
+                    }
+                }
+                Err(failure) => prop_assert!(!failure.cause.is_empty() && !failure.help.is_empty()),
+            }
+        }
+
+        #[test]
+        fn any_configuration_text_is_read_or_refused(text in "[ -~\n]{0,40}") {
+            let _ = parse("").unwrap().read_config(&text);
+        }
+    }
+}

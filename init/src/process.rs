@@ -1,0 +1,161 @@
+//! Starting processes and finding those that are ours. Nothing here waits for one: see [`crate::reaper`].
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, PipeReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::{Pid, setsid};
+
+/// A process that was started, and what it writes.
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    /// Its standard output and standard error; reading does not block.
+    pub(crate) output: PipeReader,
+}
+
+/// Starts `program` in a session of its own, so that no signal meant for us reaches it, with this environment alone.
+///
+/// # Errors
+/// What fork(2) or execve(2) said.
+pub(crate) fn start(
+    program: &OsStr,
+    arguments: &[String],
+    environment: &BTreeMap<String, OsString>,
+) -> io::Result<Started> {
+    let (output, writer) = io::pipe()?;
+    nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| setsid().map(|_| ()).map_err(io::Error::from));
+    }
+    let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok(Started { pid, output })
+}
+
+/// Starts this very program again, for work that may hang: the loop must not.
+///
+/// # Errors
+/// What fork(2) or execve(2) said.
+pub(crate) fn start_ourselves(arguments: &[String]) -> io::Result<Started> {
+    start(OsStr::new("/proc/self/exe"), arguments, &BTreeMap::new())
+}
+
+/// Sends a signal to one process. That it has ended meanwhile is no error.
+pub(crate) fn send(pid: i32, signal: Signal) {
+    let _ = signal::kill(Pid::from_raw(pid), signal);
+}
+
+/// A process, as `/proc/PID/stat` shows it (proc_pid_stat(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    pid: i32,
+    parent: i32,
+    name: String,
+    is_zombie: bool,
+}
+
+fn all() -> Vec<Entry> {
+    let Ok(folder) = fs::read_dir("/proc") else { return Vec::new() };
+    folder
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        .filter_map(|entry| parse(&fs::read_to_string(entry.path().join("stat")).ok()?))
+        .collect()
+}
+
+/// The name is in parentheses and may contain any character, parentheses too.
+fn parse(stat: &str) -> Option<Entry> {
+    let (pid, rest) = stat.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let is_zombie = fields.next()? == "Z";
+    Some(Entry {
+        pid: pid.parse().ok()?,
+        parent: fields.next()?.parse().ok()?,
+        name: name.to_owned(),
+        is_zombie,
+    })
+}
+
+/// Every living process that descends from us. What `docker exec` brought in descends from whoever ran it, and is left
+/// to the kernel, which ends it with us if we are PID 1.
+pub(crate) fn descendants() -> Vec<i32> {
+    let ourselves = i32::try_from(std::process::id()).unwrap_or_default();
+    below(&all(), &[ourselves])
+}
+
+/// The processes of all containers: what descends from their shims.
+pub(crate) fn of_containers() -> Vec<i32> {
+    let entries = all();
+    // The kernel keeps 15 characters of a name.
+    let shims: Vec<i32> = entries
+        .iter()
+        .filter(|entry| entry.name.starts_with("containerd-shim"))
+        .map(|entry| entry.pid)
+        .collect();
+    below(&entries, &shims).into_iter().filter(|pid| !shims.contains(pid)).collect()
+}
+
+/// The living among `entries` that descend from one of `roots`.
+fn below(entries: &[Entry], roots: &[i32]) -> Vec<i32> {
+    let mut found = roots.to_vec();
+    let mut from = 0;
+    while let Some(parent) = found.get(from).copied() {
+        for entry in entries.iter().filter(|entry| entry.parent == parent) {
+            if !found.contains(&entry.pid) {
+                found.push(entry.pid);
+            }
+        }
+        from += 1;
+    }
+    found.retain(|pid| {
+        !roots.contains(pid) && entries.iter().any(|entry| entry.pid == *pid && !entry.is_zombie)
+    });
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_contain_anything() {
+        let entry = parse("7 (a) Z b)) S 3 7 7 0 -1 4194304").unwrap();
+        assert_eq!(entry, Entry { pid: 7, parent: 3, name: "a) Z b)".into(), is_zombie: false });
+        assert_eq!(parse("7 (x"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn descendants_are_found_over_generations() {
+        let entry = |pid, parent, is_zombie| Entry { pid, parent, name: String::new(), is_zombie };
+        let entries = [
+            entry(1, 0, false),
+            entry(5, 1, false),
+            entry(6, 5, true),
+            entry(7, 6, false),
+            entry(9, 0, false),
+        ];
+        assert_eq!(below(&entries, &[1]), [5, 7]);
+        assert_eq!(below(&entries, &[9]), [0; 0]);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error() {
+        assert!(start(OsStr::new("/nowhere/x"), &[], &BTreeMap::new()).is_err());
+    }
+}

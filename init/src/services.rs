@@ -1,0 +1,191 @@
+//! What the services are: how each is started, what it needs, and what a killed one leaves behind. Data only.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dind_contract::paths;
+
+use crate::settings::{Listen, Settings};
+use crate::supervisor::Rules;
+
+/// dockerd may have thousands of containers to look after before it answers.
+const DOCKERD_READY: Duration = Duration::from_secs(300);
+const CONTAINERD_READY: Duration = Duration::from_secs(60);
+
+/// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
+/// moves freely between this image and any other.
+const CONTAINERD_STATE: &str = "/var/run/docker/containerd";
+
+/// A service: what the supervisor must know and what it takes to start it.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    /// What the supervisor knows.
+    pub(crate) rules: Rules,
+    /// The program's name; it is found on `PATH`.
+    pub(crate) program: &'static str,
+    /// Its arguments.
+    pub(crate) arguments: Vec<String>,
+    /// Files that a killed one leaves behind and a new one would stumble over.
+    pub(crate) leftovers: Vec<PathBuf>,
+    /// A file that it needs, and its text.
+    pub(crate) config: Option<(PathBuf, String)>,
+}
+
+/// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`].
+pub(crate) fn all(settings: &Settings) -> Vec<Service> {
+    vec![containerd(&settings.daemon.data_root), dockerd(settings)]
+}
+
+fn containerd(data_root: &Path) -> Service {
+    let socket = format!("{CONTAINERD_STATE}/containerd.sock");
+    let config = PathBuf::from(format!("{CONTAINERD_STATE}/containerd.toml"));
+    Service {
+        rules: Rules {
+            name: "containerd",
+            uses: Vec::new(),
+            ready_within: CONTAINERD_READY,
+            answers_ping: false,
+            takes_options: false,
+            holds_containers: false,
+        },
+        program: "containerd",
+        arguments: vec!["--config".to_owned(), config.display().to_string()],
+        // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
+        leftovers: vec![socket.clone().into(), format!("{socket}.ttrpc").into()],
+        config: Some((config, containerd_config(data_root, &socket))),
+    }
+}
+
+/// What dockerd would write for its own containerd (moby, `libcontainerd/supervisor`), less the plugins for which dockerd
+/// has no use: each costs time at the start.
+fn containerd_config(data_root: &Path, socket: &str) -> String {
+    let toml = |text: &str| serde_json::Value::from(text).to_string();
+    let disabled = ["aufs", "blockfile", "btrfs", "devmapper", "zfs"]
+        .map(|name| format!("io.containerd.snapshotter.v1.{name}"))
+        .into_iter()
+        .chain(["io.containerd.grpc.v1.cri".to_owned(), "io.containerd.tracing.processor.v1.otlp".to_owned()])
+        .map(|name| toml(&name))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "version = 2\nroot = {}\nstate = {}\noom_score = 0\ndisabled_plugins = [{disabled}]\n\n\
+         [grpc]\n  address = {}\n\n[debug]\n  level = \"warn\"\n",
+        toml(&data_root.join("containerd/daemon").to_string_lossy()),
+        toml(&format!("{CONTAINERD_STATE}/daemon")),
+        toml(socket),
+    )
+}
+
+fn dockerd(settings: &Settings) -> Service {
+    let options = &settings.daemon;
+    let mut arguments = vec!["--containerd".to_owned(), format!("{CONTAINERD_STATE}/containerd.sock")];
+    for (key, place) in [("data-root", &options.data_root), ("pidfile", &options.pidfile)] {
+        // dockerd refuses what is given in both places.
+        if !options.in_config.contains(&key) {
+            arguments.extend([format!("--{key}"), place.display().to_string()]);
+        }
+    }
+    match &settings.listen {
+        Listen::Local => {}
+        // Said explicitly: dockerd sleeps 16 s over a plain port unless it is told that it is meant.
+        Listen::Plain => arguments.push("--tls=false".to_owned()),
+        Listen::Tls(folder) => {
+            arguments.push("--tlsverify".to_owned());
+            for (option, file) in
+                [("--tlscacert", "ca.pem"), ("--tlscert", "cert.pem"), ("--tlskey", "key.pem")]
+            {
+                arguments.extend([option.to_owned(), folder.join("server").join(file).display().to_string()]);
+            }
+        }
+    }
+    for host in options.listeners(settings.listen.tls()) {
+        arguments.extend(["-H".to_owned(), host]);
+    }
+    arguments.extend_from_slice(&options.passed);
+    Service {
+        rules: Rules {
+            name: "dockerd",
+            uses: vec![0],
+            ready_within: DOCKERD_READY,
+            answers_ping: true,
+            takes_options: true,
+            holds_containers: true,
+        },
+        program: "dockerd",
+        arguments,
+        // A pid file is believed by dockerd when any process has that pid.
+        leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
+        config: None,
+    }
+}
+
+/// How a client outside reaches the host that has these addresses.
+pub(crate) fn endpoint(listen: &Listen, addresses: &[IpAddr]) -> dind_contract::status::Endpoint {
+    use dind_contract::{API_PORT, PLAIN_PORT, status::Endpoint};
+    let outside = addresses.iter().find(|address| !address.is_loopback() && address.is_ipv4());
+    let address = outside.map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string);
+    match listen {
+        Listen::Local => Endpoint {
+            docker_host: format!("unix://{}", paths::DOCKER_SOCKET),
+            tls_verify: false,
+            cert_path: None,
+        },
+        Listen::Plain => Endpoint {
+            docker_host: format!("tcp://{address}:{PLAIN_PORT}"),
+            tls_verify: false,
+            cert_path: None,
+        },
+        Listen::Tls(folder) => Endpoint {
+            docker_host: format!("tcp://{address}:{API_PORT}"),
+            tls_verify: true,
+            cert_path: Some(folder.join("client").display().to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(environment: &[(&str, &str)]) -> Settings {
+        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        Settings::load(environment, &[], |_| Ok(None)).unwrap()
+    }
+
+    fn dockerd_arguments(environment: &[(&str, &str)]) -> String {
+        shell_words::join(&all(&settings(environment))[1].arguments)
+    }
+
+    #[test]
+    fn dockerd_listens_as_told() {
+        let tls = dockerd_arguments(&[]);
+        assert!(tls.contains("--tlsverify --tlscacert /certs/server/ca.pem"), "{tls}");
+        assert!(tls.contains("-H unix:///var/run/docker.sock -H tcp://0.0.0.0:2376"), "{tls}");
+        let plain = dockerd_arguments(&[("DIND_TLS", "off")]);
+        assert!(plain.contains("--tls=false") && plain.contains("-H tcp://0.0.0.0:2375"), "{plain}");
+        let local = dockerd_arguments(&[("LOCAL", "true")]);
+        assert!(!local.contains("tcp://") && !local.contains("tls"), "{local}");
+    }
+
+    #[test]
+    fn options_come_last_and_whole() {
+        let arguments = dockerd_arguments(&[("DOCKER_OPTS", "--insecure-registry 10.0.0.1 --label 'a=b c'")]);
+        assert!(arguments.ends_with("--insecure-registry 10.0.0.1 --label 'a=b c'"), "{arguments}");
+    }
+
+    #[test]
+    fn containerd_keeps_its_data_where_dockerd_would_have_it() {
+        let services = all(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]));
+        let (_, config) = services[0].config.clone().unwrap();
+        assert!(config.contains(r#"root = "/data \"x\"/containerd/daemon""#), "{config}");
+        assert!(config.contains(r#"state = "/var/run/docker/containerd/daemon""#), "{config}");
+    }
+
+    #[test]
+    fn a_service_uses_only_services_that_start_before_it() {
+        for (id, service) in all(&settings(&[])).iter().enumerate() {
+            assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
+        }
+    }
+}

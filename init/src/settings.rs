@@ -1,0 +1,506 @@
+//! Environment and arguments → [`Settings`], once. Nothing else reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dind_contract::{paths, variables};
+
+use crate::failure::Failure;
+use crate::log::Format;
+use crate::options::{DaemonOptions, tcp_port};
+
+/// Everything that a user decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// How the API listens on TCP.
+    pub(crate) listen: Listen,
+    /// More names and addresses for the server certificate.
+    pub(crate) names: Vec<Name>,
+    /// Time between SIGTERM and the SIGKILL from outside.
+    pub(crate) stop_timeout: Duration,
+    /// Form of the log.
+    pub(crate) log: Format,
+    /// What happens when a service dies.
+    pub(crate) on_failure: OnFailure,
+    /// dockerd's options.
+    pub(crate) daemon: DaemonOptions,
+    /// The environment that services get.
+    pub(crate) environment: BTreeMap<String, OsString>,
+    /// What deserves a word, though it ends nothing.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// How the API listens on TCP. It listens on its unix socket in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// Not at all.
+    Local,
+    /// Without TLS.
+    Plain,
+    /// With mutual TLS; the certificates are in this folder.
+    Tls(PathBuf),
+}
+
+impl Listen {
+    /// Whether TCP listeners have TLS; `None` where there are none.
+    pub(crate) fn tls(&self) -> Option<bool> {
+        match self {
+            Self::Local => None,
+            Self::Plain => Some(false),
+            Self::Tls(_) => Some(true),
+        }
+    }
+}
+
+/// A subject of the server certificate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Name {
+    /// A DNS name, perhaps with `*` as its first label.
+    Dns(String),
+    /// An address.
+    Ip(IpAddr),
+}
+
+/// What happens when a service dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnFailure {
+    /// It is started again, with backoff.
+    Restart,
+    /// The host ends with its code.
+    Exit,
+}
+
+/// What services may see of the environment: where programs, proxies and certificates are. The rest stays out, because
+/// dockerd obeys variables that CI systems set for clients (`DOCKER_TLS_VERIFY`, `DOCKER_DRIVER` …).
+const PASSED_ON: [&str; 15] = [
+    "PATH",
+    "HOME",
+    "TZ",
+    "TMPDIR",
+    "DOCKER_TMPDIR",
+    "DOCKER_MIN_API_VERSION",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GODEBUG",
+];
+
+/// Where programs are when `PATH` does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The longest stop that can be asked for: a day.
+const LONGEST_STOP: u64 = 24 * 60 * 60;
+
+impl Settings {
+    /// Reads `environment` and the host's `arguments` (dockerd's options, perhaps after the word `dockerd`); `read`
+    /// returns a file's text, or `None` where there is no such file.
+    ///
+    /// # Errors
+    /// The first variable, argument or configuration key that is not usable.
+    pub(crate) fn load(
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        arguments: &[String],
+        read: impl Fn(&Path) -> io::Result<Option<String>>,
+    ) -> Result<Self, Failure> {
+        let (ours, services) = sort_environment(environment)?;
+        let warnings = check_names(&ours)?;
+        let get = |name: &str| ours.get(name).map(String::as_str);
+
+        if get(variables::COMPOSE_SCRIPT).is_some_and(|text| !text.trim().is_empty()) {
+            return Err(Failure::usage(
+                "COMPOSE_SCRIPT is set, but this image runs no Compose application",
+                "leave it out, and run `docker compose` against the host once it is ready",
+            ));
+        }
+
+        let mut daemon = daemon_options(get(variables::DOCKER_OPTS).unwrap_or_default(), arguments)?;
+        let config_file = daemon.config_file.clone();
+        let text = read(&config_file).map_err(|e| {
+            Failure::usage(
+                format!("cannot read {}: {e}", config_file.display()),
+                "mount a readable file there, or leave it out",
+            )
+        })?;
+        match text {
+            Some(text) => daemon.read_config(&text)?,
+            None if config_file != Path::new(paths::DAEMON_JSON) => {
+                return Err(Failure::usage(
+                    format!("--config-file {}: there is no such file", config_file.display()),
+                    "mount it there, or leave the option out",
+                ));
+            }
+            None => {}
+        }
+
+        Ok(Self {
+            listen: listen(get, &daemon)?,
+            names: names(get(variables::DIND_TLS_SAN).unwrap_or_default())?,
+            stop_timeout: stop_timeout(get(variables::DIND_STOP_TIMEOUT))?,
+            log: one_of(get, variables::DIND_LOG, &[("text", Format::Text), ("json", Format::Json)])?,
+            on_failure: one_of(
+                get,
+                variables::DIND_ON_FAILURE,
+                &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
+            )?,
+            daemon,
+            environment: services,
+            warnings,
+        })
+    }
+}
+
+type Sorted = (BTreeMap<String, String>, BTreeMap<String, OsString>);
+
+/// Ours, as text, and what services may see.
+fn sort_environment(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Sorted, Failure> {
+    let (mut ours, mut services) = (BTreeMap::new(), BTreeMap::new());
+    services.insert("PATH".to_owned(), DEFAULT_PATH.into());
+    services.insert("HOME".to_owned(), "/root".into());
+    for (name, value) in environment {
+        let Ok(name) = name.into_string() else { continue };
+        if name.starts_with("DIND_") || variables::ALL.iter().any(|variable| variable.name == name) {
+            let text = value.into_string().map_err(|raw| {
+                Failure::usage(
+                    format!("{name}={raw:?} is not UTF-8 text"),
+                    format!("set {name} to plain text"),
+                )
+            })?;
+            ours.insert(name, text);
+        } else if PASSED_ON.contains(&name.as_str()) && !value.is_empty() {
+            services.insert(name, value);
+        }
+    }
+    Ok((ours, services))
+}
+
+/// Warnings for `DIND_` names that mean nothing.
+///
+/// # Errors
+/// A name that is nearly one of ours: it was meant, and would silently do nothing.
+fn check_names(ours: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> {
+    let known = variables::ALL.map(|variable| variable.name);
+    let mut warnings = Vec::new();
+    for name in ours.keys().filter(|name| !known.contains(&name.as_str())) {
+        if variables::is_injected_by_kubernetes(name) {
+            continue;
+        }
+        if let Some(meant) = known.iter().find(|known| is_near_miss(name, known)) {
+            return Err(Failure::usage(
+                format!("{name} is not a setting of a host"),
+                format!("did you mean {meant}?"),
+            ));
+        }
+        warnings.push(format!("{name} is not a setting of a host, so it does nothing"));
+    }
+    Ok(warnings)
+}
+
+/// Whether `name` is `known` with a slip of the finger or two; short names are all near to each other, so they may
+/// have only one. Separators do not count.
+fn is_near_miss(name: &str, known: &str) -> bool {
+    let slips = if known.len() > "DIND_LOG".len() { 2 } else { 1 };
+    known.starts_with("DIND_")
+        && strsim::osa_distance(&name.replace('_', ""), &known.replace('_', "")) <= slips
+}
+
+fn daemon_options(text: &str, arguments: &[String]) -> Result<DaemonOptions, Failure> {
+    let mut words = shell_words::split(text).map_err(|_| {
+        Failure::usage(
+            format!("DOCKER_OPTS has an unbalanced quote: {text}"),
+            "close each quote; it is split into words as a POSIX shell does, for example --label \"a=b c\"",
+        )
+    })?;
+    // Checked apart, so that each error names where the option came from.
+    DaemonOptions::parse(&words, variables::DOCKER_OPTS)?;
+    let arguments = match arguments.split_first() {
+        Some((first, rest)) if first == "dockerd" => rest,
+        _ => arguments,
+    };
+    DaemonOptions::parse(arguments, "arguments")?;
+    words.extend_from_slice(arguments);
+    DaemonOptions::parse(&words, "DOCKER_OPTS and arguments")
+}
+
+fn listen<'a>(get: impl Fn(&str) -> Option<&'a str>, daemon: &DaemonOptions) -> Result<Listen, Failure> {
+    let local = match get(variables::LOCAL) {
+        None | Some("false" | "0" | "no") => false,
+        Some("" | "true" | "1" | "yes") => true,
+        Some(other) => {
+            return Err(Failure::usage(
+                format!("LOCAL={other} is not a yes or a no"),
+                "set LOCAL=true, or leave it out to listen on port 2376",
+            ));
+        }
+    };
+    let folder = get(variables::DOCKER_TLS_CERTDIR);
+    let tls = match get(variables::DIND_TLS) {
+        None => None,
+        Some("on") => Some(true),
+        Some("off") => Some(false),
+        Some(other) => {
+            return Err(Failure::usage(
+                format!("DIND_TLS={other} is not on or off"),
+                "set DIND_TLS=on for mutual TLS on port 2376, or DIND_TLS=off for plain TCP",
+            ));
+        }
+    };
+    if let (Some(variable), Some(option)) = (tls, daemon.tls)
+        && variable != option
+    {
+        return Err(Failure::usage(
+            format!(
+                "DIND_TLS={} and --tls={option} contradict each other",
+                if variable { "on" } else { "off" }
+            ),
+            "leave one of them out",
+        ));
+    }
+    if local {
+        if let Some(host) = daemon.hosts.iter().find(|host| tcp_port(host).is_some()) {
+            return Err(Failure::usage(
+                format!("LOCAL is set, but -H {host} asks for a TCP listener"),
+                "leave one of them out",
+            ));
+        }
+        return Ok(Listen::Local);
+    }
+    // A variable of ours wins over one that we share with other images.
+    match tls.or(daemon.tls).unwrap_or(folder != Some("")) {
+        false => Ok(Listen::Plain),
+        true => {
+            let folder = folder.filter(|folder| !folder.is_empty()).unwrap_or(paths::CERTIFICATES);
+            if !folder.starts_with('/') {
+                return Err(Failure::usage(
+                    format!("DOCKER_TLS_CERTDIR={folder} is not an absolute path"),
+                    "begin it with a slash, or leave it out to use /certs",
+                ));
+            }
+            Ok(Listen::Tls(PathBuf::from(folder)))
+        }
+    }
+}
+
+fn names(text: &str) -> Result<Vec<Name>, Failure> {
+    let mut names = Vec::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let bare = word.strip_prefix("DNS:").or_else(|| word.strip_prefix("IP:")).unwrap_or(word);
+        names.push(match bare.parse() {
+            Ok(address) => Name::Ip(address),
+            Err(_) if is_dns_name(bare) => Name::Dns(bare.to_ascii_lowercase()),
+            Err(_) => {
+                return Err(Failure::usage(
+                    format!("DIND_TLS_SAN: {word:?} is not a host name or an IP address"),
+                    "separate names and addresses with commas, for example DIND_TLS_SAN=ci.example.com,10.0.0.7",
+                ));
+            }
+        });
+    }
+    Ok(names)
+}
+
+/// A name as RFC 1123 has it, perhaps with `*` as its first label; `_` is allowed because Compose uses it.
+pub(crate) fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    name.len() <= 253
+        && rest.split('.').all(label)
+        && !rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn stop_timeout(text: Option<&str>) -> Result<Duration, Failure> {
+    let Some(text) = text else { return Ok(Duration::from_secs(10)) };
+    match text.trim().parse::<u64>() {
+        Ok(seconds @ 2..=LONGEST_STOP) => Ok(Duration::from_secs(seconds)),
+        _ => Err(Failure::usage(
+            format!("DIND_STOP_TIMEOUT={text} is not a number of seconds from 2 to {LONGEST_STOP}"),
+            "set it to what `docker stop -t` or your orchestrator gives the host; the last second is kept in reserve",
+        )),
+    }
+}
+
+/// The meaning of a variable that has a word for each of its values; the first stands for "not set".
+fn one_of<'a, T: Copy>(
+    get: impl Fn(&str) -> Option<&'a str>,
+    name: &str,
+    words: &[(&str, T); 2],
+) -> Result<T, Failure> {
+    let [(first, default), (second, other)] = words;
+    match get(name) {
+        None => Ok(*default),
+        Some(text) if text == *first => Ok(*default),
+        Some(text) if text == *second => Ok(*other),
+        Some(text) => Err(Failure::usage(
+            format!("{name}={text} is not {first} or {second}"),
+            format!("set {name} to {first} or {second}, or leave it out for {first}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Environment = &'static [(&'static str, &'static str)];
+
+    fn load(environment: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, Failure> {
+        let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        Settings::load(environment, &arguments, |_| Ok(None))
+    }
+
+    #[test]
+    fn nothing_set_means_tls_and_ten_seconds() {
+        let settings = load(&[], &[]).unwrap();
+        assert_eq!(settings.listen, Listen::Tls("/certs".into()));
+        assert_eq!(settings.stop_timeout, Duration::from_secs(10));
+        assert_eq!(settings.log, Format::Text);
+        assert_eq!(settings.on_failure, OnFailure::Restart);
+        assert!(settings.warnings.is_empty());
+    }
+
+    #[test]
+    fn how_it_listens() {
+        let tls = |folder: &str| Listen::Tls(folder.into());
+        let table: [(Environment, &[&str], Listen); 17] = [
+            (&[("LOCAL", "true")], &[], Listen::Local),
+            (&[("LOCAL", "")], &[], Listen::Local),
+            (&[("LOCAL", "1")], &[], Listen::Local),
+            (&[("LOCAL", "yes")], &["--debug"], Listen::Local),
+            (&[("LOCAL", "false")], &[], tls("/certs")),
+            (&[("LOCAL", "0")], &[], tls("/certs")),
+            (&[("LOCAL", "no")], &[], tls("/certs")),
+            (&[("LOCAL", "true"), ("DIND_TLS", "off")], &[], Listen::Local),
+            (&[("DIND_TLS", "off")], &[], Listen::Plain),
+            (&[("DIND_TLS", "on")], &[], tls("/certs")),
+            (&[("DOCKER_TLS_CERTDIR", "")], &[], Listen::Plain),
+            (&[("DOCKER_TLS_CERTDIR", "/c")], &[], tls("/c")),
+            (&[("DOCKER_TLS_CERTDIR", ""), ("DIND_TLS", "on")], &[], tls("/certs")),
+            (&[("DOCKER_TLS_CERTDIR", "/c"), ("DIND_TLS", "off")], &[], Listen::Plain),
+            (&[], &["--tls=false"], Listen::Plain),
+            (&[], &["dockerd", "--tls=false"], Listen::Plain),
+            (&[("DOCKER_OPTS", "--tlsverify")], &[], tls("/certs")),
+        ];
+        for (environment, arguments, listen) in table {
+            let settings = load(environment, arguments).unwrap();
+            assert_eq!(settings.listen, listen, "{environment:?} {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn bad_values_name_the_variable_and_the_next_step() {
+        let table: [(Environment, &[&str], &str); 22] = [
+            (&[("LOCAL", "maybe")], &[], "LOCAL=maybe is not a yes or a no"),
+            (&[("DIND_TLS", "perhaps")], &[], "DIND_TLS=perhaps is not on or off"),
+            (&[("DIND_TLS", "")], &[], "DIND_TLS= is not on or off"),
+            (&[("DIND_TLS", "on")], &["--tls=false"], "contradict"),
+            (&[("DIND_LOG", "xml")], &[], "DIND_LOG=xml is not text or json"),
+            (&[("DIND_ON_FAILURE", "x")], &[], "DIND_ON_FAILURE=x is not restart or exit"),
+            (&[("DIND_STOP_TIMEOUT", "0")], &[], "DIND_STOP_TIMEOUT=0 is not a number"),
+            (&[("DIND_STOP_TIMEOUT", "1")], &[], "DIND_STOP_TIMEOUT=1 is not a number"),
+            (&[("DIND_STOP_TIMEOUT", "-1")], &[], "DIND_STOP_TIMEOUT=-1 is not a number"),
+            (&[("DIND_STOP_TIMEOUT", "10s")], &[], "DIND_STOP_TIMEOUT=10s is not a number"),
+            (&[("DIND_STOP_TIMEOUT", "99999999999999999999")], &[], "is not a number"),
+            (&[("DIND_TSL", "on")], &[], "DIND_TSL is not a setting"),
+            (&[("DIND_STOP_TIMOUT", "5")], &[], "DIND_STOP_TIMOUT is not a setting"),
+            (&[("DIND_STOPTIMEOUT", "5")], &[], "DIND_STOPTIMEOUT is not a setting"),
+            (&[("DIND_LOGS", "json")], &[], "DIND_LOGS is not a setting"),
+            (&[("DOCKER_OPTS", "--label \"a=b")], &[], "unbalanced quote"),
+            (&[("DOCKER_OPTS", "--exec-root /x")], &[], "DOCKER_OPTS: --exec-root"),
+            (&[], &["--exec-root", "/x"], "arguments: --exec-root"),
+            (&[("DOCKER_TLS_CERTDIR", "certs")], &[], "DOCKER_TLS_CERTDIR=certs is not an absolute path"),
+            (&[("DIND_TLS_SAN", "ok.example,a b")], &[], "\"a b\""),
+            (&[("COMPOSE_SCRIPT", "services:")], &[], "COMPOSE_SCRIPT"),
+            (&[("LOCAL", "true"), ("DOCKER_OPTS", "-H tcp://0.0.0.0:1")], &[], "LOCAL is set"),
+        ];
+        for (environment, arguments, cause) in table {
+            let failure = load(environment, arguments).unwrap_err();
+            assert_eq!(failure.code, 64, "{environment:?}");
+            assert!(failure.cause.contains(cause), "{environment:?}: {}", failure.cause);
+            assert!(!failure.help.is_empty(), "{environment:?}");
+        }
+        assert_eq!(load(&[("DIND_TSL", "on")], &[]).unwrap_err().help, "did you mean DIND_TLS?");
+    }
+
+    #[test]
+    fn unknown_names_warn_and_kubernetes_is_silent() {
+        let settings =
+            load(&[("DIND_FOO", "1"), ("DIND_SERVICE_HOST", "x"), ("DIND_PORT", "tcp://x")], &[]).unwrap();
+        assert_eq!(settings.warnings, ["DIND_FOO is not a setting of a host, so it does nothing"]);
+    }
+
+    #[test]
+    fn names_are_addresses_or_dns_names() {
+        let names = names("a.example, 10.0.0.7,::1,*.b.example,DNS:C,IP:1.2.3.4,,my_host").unwrap();
+        let dns = |name: &str| Name::Dns(name.into());
+        let ip = |address: &str| Name::Ip(address.parse().unwrap());
+        let expected = [
+            dns("a.example"),
+            ip("10.0.0.7"),
+            ip("::1"),
+            dns("*.b.example"),
+            dns("c"),
+            ip("1.2.3.4"),
+            dns("my_host"),
+        ];
+        assert_eq!(names, expected);
+        for bad in ["-a", "a-", "a..b", "1.2.3", "999.1.1.1", "*", "a.*.b", "ä"] {
+            assert!(super::names(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn services_see_no_client_variables() {
+        let settings = load(
+            &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_DRIVER", "vfs"), ("HTTPS_PROXY", "p"), ("PATH", "/bin")],
+            &[],
+        )
+        .unwrap();
+        let seen: Vec<_> = settings.environment.keys().map(String::as_str).collect();
+        assert_eq!(seen, ["HOME", "HTTPS_PROXY", "PATH"]);
+        assert_eq!(settings.environment["PATH"], "/bin");
+    }
+
+    #[test]
+    fn a_configuration_file_that_is_named_must_be_there() {
+        let failure = load(&[], &["--config-file", "/nowhere.json"]).unwrap_err();
+        assert!(failure.cause.contains("/nowhere.json"), "{}", failure.cause);
+    }
+
+    proptest! {
+        #[test]
+        fn quoting_and_splitting_are_inverse(labels in proptest::collection::vec("[ -~\n]{1,20}", 0..5)) {
+            let words: Vec<String> =
+                labels.iter().flat_map(|label| ["--label".to_owned(), label.clone()]).collect();
+            let text = shell_words::join(&words);
+            let settings = load(&[("DOCKER_OPTS", &text)], &[]).unwrap();
+            prop_assert_eq!(settings.daemon.passed, words);
+        }
+
+        #[test]
+        fn no_environment_is_worse_than_an_error(
+            name in "(DIND_[A-Z_]{0,20}|LOCAL|DOCKER_OPTS|DOCKER_TLS_CERTDIR)",
+            value in "\\PC{0,30}",
+        ) {
+            match load(&[(&name, &value)], &[]) {
+                Ok(settings) => prop_assert!(settings.stop_timeout >= Duration::from_secs(2)),
+                Err(failure) => prop_assert!(failure.code == 64 && !failure.help.is_empty()),
+            }
+        }
+    }
+}

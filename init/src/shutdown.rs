@@ -1,0 +1,239 @@
+//! The order of a stop and how its time is spent. Pure, as the supervisor is.
+//!
+//! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. The
+//! whole ends one second before the SIGKILL from outside. dockerd gets one SIGTERM and ends by its own hand: when
+//! the time for containers is over, *they* are killed. Only a daemon that has stopped answering is.
+
+use std::time::Duration;
+
+use dind_contract::exit;
+
+use crate::failure::Failure;
+use crate::log::Level;
+use crate::supervisor::{Action, End, Life, Moment, Outcome, Signal, Unit, say};
+
+/// What is kept back from the time between SIGTERM and SIGKILL.
+const MARGIN: Duration = Duration::from_secs(1);
+/// Time between two rounds of killing what holds dockerd up: a container may have been starting.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long strays may take to end by themselves.
+const STRAYS_GRACE: Duration = Duration::from_millis(500);
+/// Time between two looks at whether strays have ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The moments of a stop, each the latest for what it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// Containers may take until here to end by their own means.
+    pub(crate) containers: Moment,
+    /// The service that holds containers may take until here.
+    pub(crate) holder: Moment,
+    /// Other services may take until here.
+    pub(crate) services: Moment,
+    /// Strays may take until here.
+    pub(crate) strays: Moment,
+    /// All must be over.
+    pub(crate) end: Moment,
+}
+
+impl Schedule {
+    /// How the time from `asked` is spent. What follows the containers gets half of it and at most four seconds:
+    /// dockerd needs a second or two to unmount and write down twenty containers, and a sync of a busy disk as long.
+    pub(crate) fn new(asked: Moment, stop_timeout: Duration) -> Self {
+        let end = asked + stop_timeout.saturating_sub(MARGIN);
+        let after = ((end - asked) / 2).min(Duration::from_secs(4));
+        Self {
+            containers: end - after,
+            holder: end - after * 4 / 10,
+            services: end - after * 3 / 10,
+            strays: end - after * 2 / 10,
+            end,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Services { end_containers: Moment },
+    Strays { since: Moment, look: Moment, killed: bool },
+    Flush,
+    Done,
+}
+
+/// A stop under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    schedule: Schedule,
+    step: Step,
+    outcome: Outcome,
+    clean: bool,
+    hurried: bool,
+    containers_killed: bool,
+}
+
+impl Stop {
+    /// A stop that was asked for at `now` and shall end with `outcome`.
+    pub(crate) fn new(now: Moment, stop_timeout: Duration, outcome: Outcome) -> Self {
+        let schedule = Schedule::new(now, stop_timeout);
+        let step = Step::Services { end_containers: schedule.containers };
+        Self { schedule, step, outcome, clean: true, hurried: false, containers_killed: false }
+    }
+
+    /// Whoever asked cannot wait: containers get no more time. Nothing that protects data is skipped.
+    pub(crate) fn hurry(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
+        if let Step::Services { end_containers } = &mut self.step
+            && !self.hurried
+        {
+            say(actions, Level::Info, format!("hurrying, because of another {why}"));
+            *end_containers = now.min(*end_containers);
+            self.hurried = true;
+        }
+    }
+
+    /// A service's process ended.
+    pub(crate) fn ended(&mut self, unit: &mut Unit, end: End, how: &str, actions: &mut Vec<Action>) {
+        let asked = matches!(unit.life, Life::Stopping { .. });
+        unit.life = Life::Stopped;
+        // A service that had not come up yet has nothing to lose, and may not know SIGTERM yet.
+        if unit.was_ready && !(asked && end == End::Code(0)) {
+            let name = unit.rules.name;
+            self.spoil(format!("{name} {how} while the host was stopping"), actions);
+        }
+    }
+
+    pub(crate) fn strays_left(&mut self, now: Moment, count: usize, actions: &mut Vec<Action>) {
+        if let Step::Strays { look, .. } = &mut self.step {
+            if count == 0 {
+                self.flush(actions);
+            } else {
+                *look = now + LOOK;
+            }
+        }
+    }
+
+    pub(crate) fn flushed(&mut self, done: bool, actions: &mut Vec<Action>) {
+        if self.step == Step::Flush {
+            if !done {
+                self.spoil("the data root could not be brought to the disk".to_owned(), actions);
+            }
+            self.exit(actions);
+        }
+    }
+
+    /// When the stop must hear of the time again.
+    pub(crate) fn deadline(&self, units: &[Unit]) -> Option<Moment> {
+        match self.step {
+            Step::Services { end_containers } => units
+                .iter()
+                .filter_map(|unit| match unit.life {
+                    Life::Stopping { killed: true, .. } => Some(self.schedule.end),
+                    Life::Stopping { .. } if unit.rules.holds_containers => {
+                        Some(self.schedule.holder.min(end_containers))
+                    }
+                    Life::Stopping { .. } => Some(self.schedule.services),
+                    _ => None,
+                })
+                .min(),
+            Step::Strays { look, .. } => Some(look),
+            Step::Flush => Some(self.schedule.end),
+            Step::Done => None,
+        }
+    }
+
+    /// Does what is due, and takes the next step when one is over.
+    pub(crate) fn advance(&mut self, now: Moment, units: &mut [Unit], actions: &mut Vec<Action>) {
+        if let Step::Services { end_containers } = self.step {
+            self.end_services(now, units, actions);
+            if units.iter().all(|unit| unit.life == Life::Stopped) {
+                self.step = Step::Strays { since: now, look: now + LOOK, killed: false };
+                actions.push(Action::EndStrays { signal: Some(Signal::Terminate) });
+            } else if now >= end_containers
+                && units.iter().any(|unit| {
+                    unit.rules.holds_containers && matches!(unit.life, Life::Stopping { killed: false, .. })
+                })
+            {
+                if !self.containers_killed {
+                    say(
+                        actions,
+                        Level::Info,
+                        "containers that still run are killed, so that dockerd can end cleanly",
+                    );
+                    self.containers_killed = true;
+                }
+                actions.push(Action::EndContainers);
+                self.step = Step::Services { end_containers: now + AGAIN };
+            }
+        }
+        if let Step::Strays { since, look, killed } = self.step
+            && now >= look
+        {
+            if now >= self.schedule.strays + LOOK * 2 {
+                say(actions, Level::Warn, "processes that cannot be killed are left behind");
+                self.flush(actions);
+            } else {
+                let kill = !killed && (now >= since + STRAYS_GRACE || now >= self.schedule.strays);
+                self.step = Step::Strays { since, look: now + LOOK, killed: killed || kill };
+                actions.push(Action::EndStrays { signal: kill.then_some(Signal::Kill) });
+            }
+        }
+        if self.step == Step::Flush && now >= self.schedule.end {
+            self.spoil("the disk did not take the data root's last writes in time".to_owned(), actions);
+            actions.push(Action::AbandonFlush);
+            self.exit(actions);
+        }
+    }
+
+    /// Asks each service to end as soon as nothing uses it any more, and kills it when its time is over.
+    fn end_services(&mut self, now: Moment, units: &mut [Unit], actions: &mut Vec<Action>) {
+        for service in (0..units.len()).rev() {
+            let used =
+                units.iter().any(|user| user.rules.uses.contains(&service) && user.life != Life::Stopped);
+            let Some(unit) = units.get_mut(service) else { continue };
+            let name = unit.rules.name;
+            let latest =
+                if unit.rules.holds_containers { self.schedule.holder } else { self.schedule.services };
+            match unit.life {
+                Life::Waiting | Life::Backoff { .. } => unit.life = Life::Stopped,
+                Life::Starting { pid, .. } if !used => {
+                    unit.life = Life::Stopping { pid, killed: false };
+                    actions.push(Action::Signal { service, signal: Signal::Terminate });
+                }
+                Life::Ready { pid } if !used => {
+                    unit.life = Life::Stopping { pid: Some(pid), killed: false };
+                    actions.push(Action::Signal { service, signal: Signal::Terminate });
+                }
+                Life::Stopping { pid, killed: false } if now >= latest => {
+                    unit.life = Life::Stopping { pid, killed: true };
+                    actions.push(Action::Signal { service, signal: Signal::Kill });
+                    self.spoil(format!("{name} did not end in time and is killed"), actions);
+                }
+                Life::Stopping { killed: true, .. } if now >= self.schedule.end => {
+                    say(actions, Level::Error, format!("{name} cannot be killed and is left behind"));
+                    unit.life = Life::Stopped;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn flush(&mut self, actions: &mut Vec<Action>) {
+        self.step = Step::Flush;
+        actions.push(Action::Flush { clean: self.clean });
+    }
+
+    /// Something went wrong: the stop goes on, and the host will not say that it was clean.
+    fn spoil(&mut self, cause: String, actions: &mut Vec<Action>) {
+        say(actions, Level::Error, cause.clone());
+        self.clean = false;
+        if self.outcome.code == exit::CLEAN {
+            let help = "the data root is marked as not cleanly stopped; a longer DIND_STOP_TIMEOUT (and `docker stop -t`) gives more time";
+            self.outcome =
+                Outcome { code: exit::FAILED, failure: Some((Failure::failed(cause, help), None)) };
+        }
+    }
+
+    fn exit(&mut self, actions: &mut Vec<Action>) {
+        self.step = Step::Done;
+        actions.push(Action::Exit(self.outcome.clone()));
+    }
+}

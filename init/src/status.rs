@@ -1,0 +1,85 @@
+//! The status socket: whoever connects gets the status as one line of JSON at once, and another after each change.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use dind_contract::Status;
+
+/// More listeners than this are sent away: they are most likely one that forgets to hang up.
+const MOST: usize = 64;
+
+/// The socket and those who listen.
+pub(crate) struct StatusSocket {
+    listener: UnixListener,
+    listeners: Vec<UnixStream>,
+}
+
+impl StatusSocket {
+    /// Binds it at `path`, for root.
+    ///
+    /// # Errors
+    /// What bind(2) said.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        let _ = fs::remove_file(path);
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, listeners: Vec::new() })
+    }
+
+    /// What to poll for `POLLIN`.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Those who listen, to poll for their hanging up.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd)
+    }
+
+    /// Lets in whoever waits at the door, and tells each the status.
+    pub(crate) fn accept(&mut self, status: &Status) {
+        let line = line(status);
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.listeners.len() < MOST && stream.set_nonblocking(true).is_ok() {
+                self.listeners.extend(send(stream, &line));
+            }
+        }
+    }
+
+    /// Tells everyone that something has changed.
+    pub(crate) fn tell(&mut self, status: &Status) {
+        let line = line(status);
+        self.listeners =
+            std::mem::take(&mut self.listeners).into_iter().filter_map(|it| send(it, &line)).collect();
+    }
+
+    /// Forgets those who have hung up.
+    pub(crate) fn forget_gone(&mut self) {
+        self.listeners.retain(|stream| {
+            let mut byte = [0];
+            // They say nothing: whatever comes is the end, or somebody who has mistaken the door.
+            matches!(
+                nix::sys::socket::recv(
+                    std::os::fd::AsRawFd::as_raw_fd(stream),
+                    &mut byte,
+                    nix::sys::socket::MsgFlags::MSG_DONTWAIT,
+                ),
+                Err(nix::errno::Errno::EAGAIN)
+            )
+        });
+    }
+}
+
+fn line(status: &Status) -> String {
+    serde_json::to_string(status).unwrap_or_default() + "\n"
+}
+
+/// Sends the whole line or gives the listener up: one that does not read shall not keep us.
+fn send(mut stream: UnixStream, line: &str) -> Option<UnixStream> {
+    stream.write_all(line.as_bytes()).ok().map(|()| stream)
+}

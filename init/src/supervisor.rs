@@ -1,0 +1,480 @@
+//! The host's policy, as a function: a state and an event give a new state and actions.
+//!
+//! There is no clock, no process and no file in here. Time is a [`Moment`] that the caller hands in, and every wait
+//! has a deadline, which [`Supervisor::deadline`] tells. The order of a stop is in [`stop`](crate::shutdown).
+
+use std::time::Duration;
+
+use dind_contract::exit;
+use dind_contract::status::{Phase, ServiceState};
+
+use crate::failure::Failure;
+use crate::log::Level;
+use crate::settings::OnFailure;
+use crate::shutdown::Stop;
+
+/// Time since `dind-init` started.
+pub(crate) type Moment = Duration;
+
+/// A service that dies this often within [`WINDOW`] has failed for good.
+const DEATHS: usize = 5;
+/// The time in which deaths count together.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Wait before the first restart; it doubles with each death within [`WINDOW`].
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Time between two questions to an engine that said it was ready and does not answer yet.
+const PING_AGAIN: Duration = Duration::from_millis(50);
+/// Time between two lines that say what is being waited for.
+const NOTICE: Duration = Duration::from_secs(10);
+
+/// What the supervisor knows of a service. The position in the list of all is its id, and the order of starting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Its name in the log.
+    pub(crate) name: &'static str,
+    /// Ids of the services that must be started before it and stopped after it.
+    pub(crate) uses: Vec<usize>,
+    /// The longest it may take until it is ready.
+    pub(crate) ready_within: Duration,
+    /// Whether the API must answer, too, before it counts as ready.
+    pub(crate) answers_ping: bool,
+    /// Whether it runs with options from outside, which it may refuse.
+    pub(crate) takes_options: bool,
+    /// Whether it waits for containers when it is asked to end.
+    pub(crate) holds_containers: bool,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, with this code.
+    Code(u8),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl End {
+    /// The exit code that a shell would give it.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => exit::killed_by(signal),
+        }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::Code(code) => format!("ended with code {code}"),
+            Self::Signal(signal) => format!("was killed by signal {signal}"),
+        }
+    }
+}
+
+/// What happens to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The ground is ready: services may start.
+    Start,
+    /// A process for the service runs.
+    Spawned { service: usize, pid: i32 },
+    /// None could be made.
+    SpawnFailed { service: usize, why: String },
+    /// The service said that it is ready.
+    Notified { service: usize },
+    /// The API answered, or did not.
+    Pinged { service: usize, answered: bool },
+    /// The service's process ended. `spoke`: it had logged an event; `last`: its last line.
+    Exited { service: usize, end: End, spoke: bool, last: String },
+    /// Somebody asked for a clean stop; asked again, it hurries.
+    StopAsked { why: String },
+    /// Somebody asked dockerd to read its configuration again.
+    ReloadAsked,
+    /// So many processes of ours are left, besides services.
+    StraysLeft { count: usize },
+    /// The data root is on disk, or could not be brought there.
+    Flushed { done: bool },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the supervisor wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start the service's process and answer with `Spawned` or `SpawnFailed`.
+    Spawn { service: usize },
+    /// Send its process a signal.
+    Signal { service: usize, signal: Signal },
+    /// Ask the API whether it answers and answer with `Pinged`.
+    Ping { service: usize },
+    /// Kill the processes of all containers, so that the engine need not wait for them.
+    EndContainers,
+    /// Signal whatever is left of ours (`None`: only count it) and answer with `StraysLeft`.
+    EndStrays { signal: Option<Signal> },
+    /// Bring the data root to the disk, mark it clean if `clean`, and answer with `Flushed`.
+    Flush { clean: bool },
+    /// Wait no longer for the flush.
+    AbandonFlush,
+    /// Say that the host is ready (`first`: for the first time).
+    Announce { first: bool },
+    /// Put a line into the log.
+    Say { level: Level, message: String },
+    /// The host is down: end with this.
+    Exit(Outcome),
+}
+
+/// Signals that services and strays get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Reload,
+    Terminate,
+    Kill,
+}
+
+/// How a host ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// What a user must read, and the service whose last lines belong to it.
+    pub(crate) failure: Option<(Failure, Option<usize>)>,
+}
+
+impl Outcome {
+    pub(crate) const CLEAN: Self = Self { code: exit::CLEAN, failure: None };
+}
+
+/// A service and where it is in its life.
+#[derive(Debug, Clone)]
+pub(crate) struct Unit {
+    pub(crate) rules: Rules,
+    pub(crate) life: Life,
+    pub(crate) restarts: u32,
+    /// Whether it has ever been ready.
+    pub(crate) was_ready: bool,
+    deaths: Vec<Moment>,
+}
+
+/// Where a service is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Waiting,
+    Starting { pid: Option<i32>, since: Moment, notice: Moment, ping: Option<Moment>, killed: bool },
+    Ready { pid: i32 },
+    Backoff { until: Moment },
+    Stopping { pid: Option<i32>, killed: bool },
+    Stopped,
+}
+
+impl Unit {
+    /// Its process, while there is one.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        match self.life {
+            Life::Starting { pid, .. } | Life::Stopping { pid, .. } => pid,
+            Life::Ready { pid } => Some(pid),
+            Life::Waiting | Life::Backoff { .. } | Life::Stopped => None,
+        }
+    }
+
+    /// The word for the status document.
+    pub(crate) fn state(&self) -> ServiceState {
+        match self.life {
+            Life::Waiting => ServiceState::Waiting,
+            Life::Starting { .. } => ServiceState::Starting,
+            Life::Ready { .. } => ServiceState::Ready,
+            Life::Backoff { .. } => ServiceState::Backoff,
+            Life::Stopping { .. } => ServiceState::Stopping,
+            Life::Stopped => ServiceState::Stopped,
+        }
+    }
+}
+
+/// The state of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Supervisor {
+    pub(crate) units: Vec<Unit>,
+    on_failure: OnFailure,
+    stop_timeout: Duration,
+    started: bool,
+    announced: bool,
+    was_ready: bool,
+    stop: Option<Stop>,
+}
+
+impl Supervisor {
+    /// A host of these services, none of them started. `stop_timeout` is the time between SIGTERM and SIGKILL.
+    pub(crate) fn new(rules: Vec<Rules>, on_failure: OnFailure, stop_timeout: Duration) -> Self {
+        let units = rules
+            .into_iter()
+            .map(|rules| Unit {
+                rules,
+                life: Life::Waiting,
+                restarts: 0,
+                was_ready: false,
+                deaths: Vec::new(),
+            })
+            .collect();
+        Self {
+            units,
+            on_failure,
+            stop_timeout,
+            started: false,
+            announced: false,
+            was_ready: false,
+            stop: None,
+        }
+    }
+
+    /// Where the host is in its life.
+    pub(crate) fn phase(&self) -> Phase {
+        if self.stop.is_some() {
+            Phase::Stopping
+        } else if self.started && self.units.iter().all(|unit| matches!(unit.life, Life::Ready { .. })) {
+            Phase::Ready
+        } else if self.was_ready {
+            Phase::Degraded
+        } else {
+            Phase::Starting
+        }
+    }
+
+    /// Takes note of an event and says what is to be done about it, in order.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.take(now, event, &mut actions);
+        match &mut self.stop {
+            None => self.advance(now, &mut actions),
+            Some(stop) => stop.advance(now, &mut self.units, &mut actions),
+        }
+        self.announce(&mut actions);
+        actions
+    }
+
+    /// When the supervisor must hear of the time again, if nothing else happens.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        if let Some(stop) = &self.stop {
+            return stop.deadline(&self.units);
+        }
+        self.units
+            .iter()
+            .filter_map(|unit| match unit.life {
+                Life::Starting { killed: true, .. } => None,
+                Life::Starting { since, notice, ping, .. } => {
+                    let first = notice.min(since + unit.rules.ready_within);
+                    Some(ping.map_or(first, |ping| ping.min(first)))
+                }
+                Life::Backoff { until } => Some(until),
+                _ => None,
+            })
+            .min()
+    }
+
+    fn take(&mut self, now: Moment, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Start => self.started = true,
+            Event::Spawned { service, pid } => {
+                if let Some(unit) = self.units.get_mut(service)
+                    && let Life::Starting { pid: none, .. } | Life::Stopping { pid: none, .. } =
+                        &mut unit.life
+                {
+                    *none = Some(pid);
+                }
+            }
+            Event::SpawnFailed { service, why } => {
+                self.ended(
+                    now,
+                    service,
+                    End::Code(126),
+                    &format!("could not be started: {why}"),
+                    None,
+                    actions,
+                );
+            }
+            Event::Notified { service } => {
+                if let Some(unit) = self.units.get_mut(service)
+                    && let Life::Starting { pid: Some(pid), ping, .. } = &mut unit.life
+                {
+                    if unit.rules.answers_ping {
+                        *ping = Some(now);
+                    } else {
+                        unit.life = Life::Ready { pid: *pid };
+                        unit.was_ready = true;
+                    }
+                }
+            }
+            Event::Pinged { service, answered } => {
+                if let Some(unit) = self.units.get_mut(service)
+                    && let Life::Starting { pid: Some(pid), ping, .. } = &mut unit.life
+                {
+                    if answered {
+                        unit.life = Life::Ready { pid: *pid };
+                        unit.was_ready = true;
+                    } else {
+                        *ping = Some(now + PING_AGAIN);
+                    }
+                }
+            }
+            Event::Exited { service, end, spoke, last } => {
+                self.ended(now, service, end, &end.words(), (!spoke).then_some(last), actions);
+            }
+            Event::StopAsked { why } => match &mut self.stop {
+                Some(stop) => stop.hurry(now, &why, actions),
+                None => {
+                    say(actions, Level::Info, format!("stopping, because of {why}"));
+                    self.stop = Some(Stop::new(now, self.stop_timeout, Outcome::CLEAN));
+                }
+            },
+            Event::ReloadAsked => {
+                let ready = |unit: &Unit| unit.rules.takes_options && matches!(unit.life, Life::Ready { .. });
+                for (service, unit) in self.units.iter().enumerate().filter(|(_, unit)| ready(unit)) {
+                    say(actions, Level::Info, format!("{} reads its configuration again", unit.rules.name));
+                    actions.push(Action::Signal { service, signal: Signal::Reload });
+                }
+            }
+            Event::StraysLeft { count } => {
+                if let Some(stop) = &mut self.stop {
+                    stop.strays_left(now, count, actions);
+                }
+            }
+            Event::Flushed { done } => {
+                if let Some(stop) = &mut self.stop {
+                    stop.flushed(done, actions);
+                }
+            }
+            Event::Tick => {}
+        }
+    }
+
+    /// A service's process is no more. `refusal`: it logged nothing, and this was its last line.
+    fn ended(
+        &mut self,
+        now: Moment,
+        service: usize,
+        end: End,
+        how: &str,
+        refusal: Option<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(unit) = self.units.get_mut(service) else { return };
+        let name = unit.rules.name;
+        if let Some(stop) = &mut self.stop {
+            stop.ended(unit, end, how, actions);
+            return;
+        }
+        unit.deaths.push(now);
+        unit.deaths.retain(|death| now.saturating_sub(*death) < WINDOW);
+        let deaths = unit.deaths.len();
+        let failure = match refusal {
+            Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
+                Some((
+                    exit::USAGE,
+                    Failure::usage(
+                        format!("{name} refuses its options: {line}"),
+                        "correct DOCKER_OPTS, the arguments or daemon.json; `docker run --rm --entrypoint dockerd IMAGE --help` lists the options",
+                    ),
+                ))
+            }
+            _ if self.on_failure == OnFailure::Exit => {
+                let code = if end == End::Code(0) { exit::FAILED } else { end.code() };
+                Some((
+                    code,
+                    Failure::failed(
+                        format!("{name} {how}, and DIND_ON_FAILURE=exit"),
+                        "look at its last lines, or leave DIND_ON_FAILURE out to have it restarted",
+                    ),
+                ))
+            }
+            _ if deaths >= DEATHS => Some((
+                exit::FAILED,
+                Failure::failed(
+                    format!(
+                        "{name} failed for good: it ended {deaths} times within a minute, and at last {how}"
+                    ),
+                    "look at its last lines for the cause; `-e DOCKER_OPTS=--debug` makes dockerd say more",
+                ),
+            )),
+            _ => None,
+        };
+        unit.restarts += 1;
+        let Some((code, failure)) = failure else {
+            let wait = BACKOFF * (1 << (deaths - 1).min(16));
+            unit.life = Life::Backoff { until: now + wait };
+            say(
+                actions,
+                Level::Error,
+                format!("{name} {how}; it is started again in {} ms", wait.as_millis()),
+            );
+            return;
+        };
+        unit.restarts -= 1;
+        unit.life = Life::Stopped;
+        say(actions, Level::Error, format!("stopping, because {}", failure.cause));
+        let outcome = Outcome { code, failure: Some((failure, Some(service))) };
+        self.stop = Some(Stop::new(now, self.stop_timeout, outcome));
+    }
+
+    /// Starts what can start, and does what is due, while the host is not stopping.
+    fn advance(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if !self.started {
+            return;
+        }
+        for service in 0..self.units.len() {
+            // All are started at once, in order: a service waits for what it uses by itself, and faster than we could.
+            let Some(unit) = self.units.get_mut(service) else { continue };
+            let name = unit.rules.name;
+            match &mut unit.life {
+                Life::Waiting => {}
+                Life::Backoff { until } if *until <= now => {}
+                Life::Starting { killed: false, since, .. } if now >= *since + unit.rules.ready_within => {
+                    let waited = now.saturating_sub(*since).as_secs();
+                    say(
+                        actions,
+                        Level::Error,
+                        format!("{name} was not ready after {waited} s, so it is killed"),
+                    );
+                    actions.push(Action::Signal { service, signal: Signal::Kill });
+                    if let Life::Starting { killed, .. } = &mut unit.life {
+                        *killed = true;
+                    }
+                    continue;
+                }
+                Life::Starting { killed: false, since, notice, ping, .. } => {
+                    if *notice <= now {
+                        let waited = now.saturating_sub(*since).as_secs();
+                        say(
+                            actions,
+                            Level::Info,
+                            format!("still waiting for {name} to be ready, {waited} s so far"),
+                        );
+                        *notice = now + NOTICE;
+                    }
+                    if ping.is_some_and(|ping| ping <= now) {
+                        *ping = None;
+                        actions.push(Action::Ping { service });
+                    }
+                    continue;
+                }
+                _ => continue,
+            }
+            unit.life =
+                Life::Starting { pid: None, since: now, notice: now + NOTICE, ping: None, killed: false };
+            actions.push(Action::Spawn { service });
+        }
+    }
+
+    /// Says once that the host is ready, each time it becomes so.
+    fn announce(&mut self, actions: &mut Vec<Action>) {
+        let ready = self.phase() == Phase::Ready;
+        if ready && !self.announced {
+            actions.push(Action::Announce { first: !self.was_ready });
+            self.was_ready = true;
+        }
+        self.announced = ready;
+    }
+}
+
+pub(crate) fn say(actions: &mut Vec<Action>, level: Level, message: impl Into<String>) {
+    actions.push(Action::Say { level, message: message.into() });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Certificates: made, kept, renewed, refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+}
+
+fn names_of(hostname: &str) -> Vec<Name> {
+    names(&[], hostname, &["10.1.2.3".parse().unwrap()])
+}
+
+fn text(folder: &TempDir, file: &str) -> String {
+    fs::read_to_string(folder.path().join(file)).unwrap()
+}
+
+fn parsed(folder: &TempDir, file: &str) -> Parsed {
+    Parsed::read(&text(folder, file), file).unwrap()
+}
+
+/// A folder with certificates, as a first start makes them.
+fn made() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let made = prepare(folder.path(), &names_of("host"), now()).unwrap();
+    assert_eq!(made.said, "CA made, server certificate made, client certificate made");
+    folder
+}
+
+fn again(folder: &TempDir) -> Result<Certificates, Failure> {
+    prepare(folder.path(), &names_of("host"), now())
+}
+
+#[test]
+fn a_first_start_makes_all_and_a_second_keeps_all() {
+    let folder = made();
+    let ca = parsed(&folder, "ca/cert.pem");
+    assert!(ca.is_ca);
+    for leaf in ["server", "client"] {
+        let cert = parsed(&folder, &format!("{leaf}/cert.pem"));
+        assert!(cert.is_signed_by(&ca) && !cert.is_ca);
+        cert.check_key(&text(&folder, &format!("{leaf}/key.pem")), leaf, leaf).unwrap();
+        assert_eq!(text(&folder, &format!("{leaf}/ca.pem")), text(&folder, "ca/cert.pem"));
+        assert_eq!(cert.expires, now() + LEAF_VALIDITY);
+    }
+    let server = parsed(&folder, "server/cert.pem");
+    for name in ["host", "localhost", "docker", "dind"] {
+        assert!(server.names.contains(&Name::Dns(name.into())), "{name}");
+    }
+    for address in ["10.1.2.3", "127.0.0.1", "::1"] {
+        assert!(server.names.contains(&Name::Ip(address.parse().unwrap())), "{address}");
+    }
+    let before =
+        [text(&folder, "ca/cert.pem"), text(&folder, "server/cert.pem"), text(&folder, "client/key.pem")];
+    assert_eq!(again(&folder).unwrap().said, "kept");
+    let after =
+        [text(&folder, "ca/cert.pem"), text(&folder, "server/cert.pem"), text(&folder, "client/key.pem")];
+    assert_eq!(before, after);
+}
+
+#[test]
+fn keys_are_secret() {
+    let folder = made();
+    for (file, expected) in [
+        ("ca", 0o700),
+        ("ca/key.pem", 0o600),
+        ("server", 0o700),
+        ("server/key.pem", 0o600),
+        ("client", 0o755),
+        ("client/cert.pem", 0o644),
+    ] {
+        let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, expected, "{file}");
+    }
+    let client = fs::metadata(folder.path().join("client/key.pem")).unwrap().permissions().mode() & 0o007;
+    assert_eq!(client, 0, "not for everybody");
+}
+
+#[test]
+fn what_a_killed_run_left_is_made_whole() {
+    for (file, expected) in [
+        ("ca/cert.pem", "CA made, server certificate made, client certificate made"),
+        ("server/cert.pem", "server certificate made"),
+        ("server/key.pem", "server certificate renewed"),
+        ("client/cert.pem", "client certificate made"),
+        ("client/key.pem", "client certificate renewed"),
+    ] {
+        let whole = made();
+        let half = text(&whole, file)[..60].to_owned();
+        for broken in [None, Some(String::new()), Some(half)] {
+            let folder = made();
+            let path = folder.path().join(file);
+            match &broken {
+                None => fs::remove_file(&path).unwrap(),
+                Some(text) => fs::write(&path, text).unwrap(),
+            }
+            fs::write(folder.path().join("server/cert.pem.unfinished"), "half").unwrap();
+            assert_eq!(again(&folder).unwrap().said, expected, "{file} {broken:?}");
+            assert!(!folder.path().join("server/cert.pem.unfinished").exists());
+            assert_eq!(again(&folder).unwrap().said, "kept", "{file} {broken:?}");
+        }
+    }
+}
+
+#[test]
+fn new_names_renew_the_server_and_nothing_else() {
+    let folder = made();
+    let client = text(&folder, "client/cert.pem");
+    let ca = text(&folder, "ca/cert.pem");
+    let renewed = prepare(folder.path(), &names_of("other"), now()).unwrap();
+    assert_eq!(renewed.said, "server certificate renewed");
+    assert!(parsed(&folder, "server/cert.pem").names.contains(&Name::Dns("other".into())));
+    assert_eq!([client, ca], [text(&folder, "client/cert.pem"), text(&folder, "ca/cert.pem")]);
+}
+
+#[test]
+fn what_is_about_to_end_is_renewed() {
+    let folder = made();
+    let later = now() + LEAF_VALIDITY - RENEWAL + Duration::days(1);
+    let renewed = prepare(folder.path(), &names_of("host"), later).unwrap();
+    assert_eq!(renewed.said, "server certificate renewed, client certificate renewed");
+    assert_eq!(renewed.expires, later + LEAF_VALIDITY);
+    let much_later = now() + CA_VALIDITY - Duration::days(1);
+    let renewed = prepare(folder.path(), &names_of("host"), much_later).unwrap();
+    assert!(renewed.warnings[0].contains("clients need the new certificates"), "{renewed:?}");
+    assert!(renewed.expires > much_later + RENEWAL);
+}
+
+#[test]
+fn what_is_somebodys_and_wrong_is_refused_and_stays() {
+    let (ours, other) = (made(), made());
+    let table = [
+        ("ca/cert.pem", "not a certificate".to_owned(), "ca/cert.pem is not a certificate"),
+        ("ca/key.pem", "not a key".to_owned(), "ca/key.pem is not a private key"),
+        ("ca/key.pem", text(&other, "ca/key.pem"), "ca/key.pem is not the key of"),
+        ("ca/cert.pem", text(&ours, "server/cert.pem"), "ca/cert.pem is not the certificate of a CA"),
+        ("server/cert.pem", "nonsense".to_owned(), "server/cert.pem is not a certificate"),
+        (
+            "server/cert.pem",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
+            "server/cert.pem is not a certificate",
+        ),
+        ("server/key.pem", text(&other, "server/key.pem"), "server/key.pem is not the key of"),
+    ];
+    for (file, wrong, cause) in table {
+        let folder = made();
+        if file == "ca/cert.pem" && wrong.contains("BEGIN") {
+            fs::write(folder.path().join("ca/cert.pem"), text(&folder, "server/cert.pem")).unwrap();
+        } else {
+            fs::write(folder.path().join(file), &wrong).unwrap();
+        }
+        let before = text(&folder, file);
+        let failure = again(&folder).unwrap_err();
+        assert_eq!(failure.code, 64, "{file}");
+        assert!(failure.cause.contains(cause), "{cause}: {}", failure.cause);
+        assert_eq!(text(&folder, file), before, "{file}");
+    }
+}
+
+#[test]
+fn a_foreign_server_certificate_is_refused_and_a_foreign_client_replaced() {
+    let (folder, other) = (made(), made());
+    for file in ["client/cert.pem", "client/key.pem", "client/ca.pem"] {
+        fs::write(folder.path().join(file), text(&other, file)).unwrap();
+    }
+    assert_eq!(again(&folder).unwrap().said, "client certificate renewed");
+    for file in ["server/cert.pem", "server/key.pem", "server/ca.pem"] {
+        fs::write(folder.path().join(file), text(&other, file)).unwrap();
+    }
+    let failure = again(&folder).unwrap_err();
+    assert!(failure.cause.contains("server/cert.pem was not signed by the CA in"), "{}", failure.cause);
+    assert!(failure.help.contains("ca/key.pem"), "{}", failure.help);
+    assert_eq!(text(&folder, "server/cert.pem"), text(&other, "server/cert.pem"));
+}
+
+#[test]
+fn a_server_certificate_without_the_cas_key_is_used_as_it_is() {
+    let folder = made();
+    fs::remove_file(folder.path().join("ca/key.pem")).unwrap();
+    let before = text(&folder, "server/cert.pem");
+    // The names would not fit, and nothing is said of that: it is somebody's own certificate.
+    let given = prepare(folder.path(), &names_of("other"), now()).unwrap();
+    assert!(given.said.contains("used as it is"), "{}", given.said);
+    assert_eq!(text(&folder, "server/cert.pem"), before);
+    let expired =
+        prepare(folder.path(), &names_of("host"), now() + LEAF_VALIDITY + Duration::days(1)).unwrap_err();
+    assert!(expired.cause.contains("expired on"), "{}", expired.cause);
+    fs::remove_file(folder.path().join("server/key.pem")).unwrap();
+    let failure = again(&folder).unwrap_err();
+    assert!(failure.cause.contains("ca/key.pem is not, so nothing can be signed"), "{}", failure.cause);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_named() {
+    let failure = prepare(Path::new("/proc/nowhere"), &names_of("host"), now()).unwrap_err();
+    assert_eq!(failure.code, 69);
+    assert!(failure.cause.contains("/proc/nowhere"), "{}", failure.cause);
+}

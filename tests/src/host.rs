@@ -1,0 +1,193 @@
+//! One running host.
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::command::{Call, Ended};
+use crate::engine::docker;
+use crate::image;
+use crate::log::Line;
+use crate::options::HostOptions;
+
+/// A host: its container, removed with its anonymous volumes at the end of the test.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+}
+
+impl Host {
+    /// How to run a host: the documented options and nothing else, until more is said.
+    pub fn options() -> HostOptions {
+        HostOptions::default()
+    }
+
+    pub(crate) fn new(name: String) -> Self {
+        Self { name }
+    }
+
+    /// The container's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts the container, and waits until the host says that it is ready.
+    #[track_caller]
+    pub fn start(&self) {
+        docker(["start", &self.name]).ok();
+        self.wait();
+    }
+
+    /// Waits until the host says that it is ready.
+    #[track_caller]
+    pub fn wait(&self) {
+        Call::new("docker")
+            .args(["exec", &self.name, "dind-init", "wait", "--timeout", "60"])
+            .within(70)
+            .run()
+            .ok();
+    }
+
+    /// `docker stop`, with nothing said about time.
+    #[track_caller]
+    pub fn stop(&self) {
+        docker(["stop", &self.name]).ok();
+    }
+
+    /// `docker stop -t`.
+    #[track_caller]
+    pub fn stop_within(&self, seconds: u32) {
+        docker(["stop", "-t", &seconds.to_string(), &self.name]).ok();
+    }
+
+    /// `docker kill -s SIGNAL`.
+    #[track_caller]
+    pub fn signal(&self, signal: &str) {
+        docker(["kill", "-s", signal, &self.name]).ok();
+    }
+
+    /// Waits for the container's end; its exit code.
+    #[track_caller]
+    pub fn ends(&self) -> i32 {
+        let code = Call::new("docker").args(["wait", &self.name]).within(60).run().ok();
+        code.parse().expect("docker wait prints an exit code")
+    }
+
+    /// Asserts that the container has ended with this exit code.
+    #[track_caller]
+    pub fn assert_exited(&self, code: i32) {
+        let state = self.inspect("{{.State.Status}} with {{.State.ExitCode}}");
+        assert_eq!(state, format!("exited with {code}"), "the host {}\n{}", self.name, self.logs());
+    }
+
+    /// What `docker inspect --format` says of the container.
+    #[track_caller]
+    pub fn inspect(&self, format: &str) -> String {
+        docker(["inspect", "--format", format, &self.name]).ok()
+    }
+
+    /// Everything the host has written, from its first start on.
+    #[track_caller]
+    pub fn logs(&self) -> String {
+        let logs = docker(["logs", &self.name]);
+        logs.stdout + &logs.stderr
+    }
+
+    /// The lines of the host's log.
+    #[track_caller]
+    pub fn log_lines(&self) -> Vec<Line> {
+        self.logs().lines().filter_map(Line::parse).collect()
+    }
+
+    /// The host's own warnings and errors.
+    #[track_caller]
+    pub fn alarms(&self) -> Vec<Line> {
+        self.log_lines().into_iter().filter(Line::is_alarm).collect()
+    }
+
+    /// The address of the container.
+    #[track_caller]
+    pub fn ip(&self) -> String {
+        self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+    }
+
+    /// `docker exec HOST PROGRAM ARGS`.
+    #[track_caller]
+    pub fn exec<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
+        Call::new("docker").args(["exec", &self.name]).args(args).run()
+    }
+
+    /// Runs a line of shell inside the host.
+    #[track_caller]
+    pub fn shell(&self, line: &str) -> Ended {
+        self.exec(["sh", "-c", line])
+    }
+
+    /// `docker exec HOST docker ARGS`.
+    #[track_caller]
+    pub fn docker<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
+        Call::new("docker").args(["exec", &self.name, "docker"]).args(args).run()
+    }
+
+    /// What `dind-init status --json` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let status = self.exec(["dind-init", "status", "--json"]).ok();
+        serde_json::from_str(&status)
+            .unwrap_or_else(|error| panic!("status --json is not JSON: {error}\n{status}"))
+    }
+
+    /// What `status` says of one service.
+    #[track_caller]
+    pub fn service(&self, name: &str) -> Value {
+        let status = self.status();
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        let found = services.into_iter().find(|service| service["name"] == name);
+        found.unwrap_or_else(|| panic!("status knows no service {name}: {status}"))
+    }
+
+    /// The pid, inside the host, of a service that runs.
+    #[track_caller]
+    pub fn pid_of(&self, service: &str) -> u64 {
+        let status = self.service(service);
+        status["pid"].as_u64().unwrap_or_else(|| panic!("{service} does not run: {status}"))
+    }
+
+    /// Brings the image `busybox` into the host.
+    #[track_caller]
+    pub fn load_busybox(&self) {
+        let import =
+            ["exec", "-i", &self.name, "docker", "import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]"];
+        Call::new("docker").args(import).args(["-", "busybox"]).stdin(image::busybox()).run().ok();
+    }
+
+    /// Asserts that a container runs inside the host.
+    #[track_caller]
+    pub fn assert_runs_containers(&self) {
+        assert_eq!(self.docker(["run", "--rm", "busybox", "echo", "from within"]).ok(), "from within");
+    }
+
+    /// A client outside, at the container's address, with the host's client certificate.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        self.client_at(&format!("tcp://{}:2376", self.ip()))
+    }
+
+    /// A client outside, at this endpoint, with the host's client certificate.
+    #[track_caller]
+    pub fn client_at(&self, endpoint: &str) -> Client {
+        let folder = tempfile::tempdir().expect("a folder for certificates can be made");
+        let source = format!("{}:/certs/client/.", self.name);
+        docker(["cp", &source, &folder.path().to_string_lossy()]).ok();
+        Client::with_certificates(endpoint, folder)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = Call::new("docker").args(["logs", "--tail", "200", &self.name]).run();
+            eprintln!("--- the last lines of host {}\n{}{}---", self.name, logs.stdout, logs.stderr);
+        }
+        let _ = docker(["rm", "-fv", &self.name]);
+    }
+}

@@ -1,0 +1,31 @@
+//! What the end-to-end tests share: hosts on a real Docker engine, driven with the docker command as a user would.
+//!
+//! * Every command and every wait has a deadline, and says what it was about when the deadline passes.
+//! * Everything a test makes carries the label [`LABEL`] and is removed by a guard, even when the test fails.
+//!   What a killed test process leaves behind, the next one sweeps away.
+//! * A missing engine, image or busybox fails the test with the command that brings it. Nothing is ever skipped.
+
+mod archive;
+mod certificates;
+mod client;
+mod command;
+mod engine;
+mod host;
+mod image;
+mod inside;
+mod log;
+mod options;
+mod volume;
+mod wait;
+
+pub use certificates::{Authority, Identity};
+pub use client::Client;
+pub use command::{Call, Ended};
+pub use engine::{LABEL, docker};
+pub use host::Host;
+pub use image::Image;
+pub use inside::Process;
+pub use log::Line;
+pub use options::{HostOptions, IMAGE, RUN_OPTIONS};
+pub use volume::Volume;
+pub use wait::{until, until_equal};

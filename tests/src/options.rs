@@ -1,0 +1,148 @@
+//! How a host is run.
+
+use crate::archive::Archive;
+use crate::command::{Call, Ended};
+use crate::engine::{self, docker};
+use crate::host::Host;
+use crate::volume::Volume;
+
+/// The image under test.
+pub const IMAGE: &str = "dind-debian";
+
+/// The documented run options: what a host needs instead of `--privileged`.
+pub const RUN_OPTIONS: [&str; 12] = [
+    "--cap-add",
+    "ALL",
+    "--cap-drop",
+    "SYS_RESOURCE",
+    "--security-opt",
+    "seccomp=unconfined",
+    "--security-opt",
+    "apparmor=unconfined",
+    "--security-opt",
+    "systempaths=unconfined",
+    "--device-cgroup-rule",
+    "a *:* rwm",
+];
+
+/// How to run one host: built up, then [started](Self::start) or [refused](Self::refused).
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HostOptions {
+    image: String,
+    run: Vec<String>,
+    arguments: Vec<String>,
+    files: Vec<(String, u32, Vec<u8>)>,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self { image: IMAGE.into(), run: Vec::new(), arguments: Vec::new(), files: Vec::new() }
+    }
+}
+
+impl HostOptions {
+    /// Runs this image instead of [`IMAGE`].
+    pub fn image(mut self, image: &str) -> Self {
+        self.image = image.into();
+        self
+    }
+
+    /// Adds options of `docker run`.
+    pub fn run<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.run.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable of the host.
+    pub fn env(self, name: &str, value: &str) -> Self {
+        self.run(["-e", &format!("{name}={value}")])
+    }
+
+    /// Mounts a volume; `target` may end in `:ro`.
+    pub fn volume(self, volume: &Volume, target: &str) -> Self {
+        self.run(["-v", &format!("{}:{target}", volume.name())])
+    }
+
+    /// Adds arguments of the host itself, after the image's name.
+    pub fn arguments<S: AsRef<str>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Puts a file into the host before it starts.
+    pub fn file(mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.into(), mode, content.into()));
+        self
+    }
+
+    /// Starts the host and waits until it says that it is ready.
+    #[track_caller]
+    pub fn start(self) -> Host {
+        let host = self.create();
+        host.start();
+        host
+    }
+
+    /// Makes the host's container, with its files in it, without starting it.
+    #[track_caller]
+    pub fn create(self) -> Host {
+        engine::prepare();
+        let name = engine::unique_name();
+        let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
+        let create = create.args(RUN_OPTIONS).args(self.run).arg(self.image).args(self.arguments);
+        create.run().ok();
+        let host = Host::new(name);
+        host.put(&self.files);
+        host
+    }
+
+    /// Starts a host that must refuse to run: see [`Host::refuses`].
+    #[track_caller]
+    pub fn refused(self, code: i32, texts: &[&str]) -> Ended {
+        self.create().refuses(code, texts)
+    }
+}
+
+/// Runs one program of the image, without a host.
+#[track_caller]
+pub(crate) fn run_in_image(options: &[&str], program: &str, args: &[&str]) -> Ended {
+    engine::prepare();
+    let labels = engine::labels();
+    let run = ["run", "--rm", "--entrypoint", program].into_iter();
+    docker(
+        run.chain(labels.iter().map(String::as_str))
+            .chain(options.iter().copied())
+            .chain([IMAGE])
+            .chain(args.iter().copied()),
+    )
+}
+
+impl Host {
+    /// Starts the host in the foreground, for the tests in which it ends by itself within seconds.
+    #[track_caller]
+    #[must_use = "say how it should have ended"]
+    pub fn run_to_its_end(&self) -> Ended {
+        Call::new("docker").args(["start", "-a", self.name()]).within(30).run()
+    }
+
+    /// Starts a host that must refuse to run: with this exit code, and an error that has these texts in it and says
+    /// what to do next.
+    #[track_caller]
+    pub fn refuses(&self, code: i32, texts: &[&str]) -> Ended {
+        self.run_to_its_end().exits(code).says(&["dind-init: ", "\n  help: "]).says(texts)
+    }
+
+    /// Puts files into the container, stopped or running.
+    #[track_caller]
+    pub fn put(&self, files: &[(String, u32, Vec<u8>)]) {
+        if files.is_empty() {
+            return;
+        }
+        let archive = files
+            .iter()
+            .fold(Archive::new(), |archive, (path, mode, content)| archive.file(path, *mode, content));
+        let target = format!("{}:/", self.name());
+        Call::new("docker").args(["cp", "-", &target]).stdin(archive.bytes()).run().ok();
+    }
+}

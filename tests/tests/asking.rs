@@ -1,0 +1,90 @@
+//! `dind-init status`, `wait`, `health` and Docker's own health check.
+
+use dind_tests::{Host, IMAGE, docker, until};
+use serde_json::Value;
+
+#[test]
+fn docker_shows_the_host_healthy() {
+    let host = Host::options().start();
+    until("Docker to show the host healthy", 30, || {
+        (host.inspect("{{.State.Health.Status}}") == "healthy").then_some(())
+    });
+    host.exec(["dind-init", "health"]).ok();
+}
+
+#[test]
+fn status_says_how_the_host_is() {
+    let host = Host::options().start();
+    let status = host.status();
+    assert_eq!(status["phase"], "ready");
+    assert_eq!(status["warnings"], Value::Array(Vec::new()));
+    assert!(status["ready_ms"].as_u64().is_some(), "{status}");
+    assert!(status["certificate"]["days_left"].as_i64().is_some_and(|days| days > 30), "{status}");
+    for service in ["containerd", "dockerd"] {
+        assert_eq!(host.service(service)["state"], "ready");
+    }
+    let text = host.exec(["dind-init", "status"]).ok();
+    for word in ["ready", "dockerd", "containerd", &format!("tcp://{}:2376", host.ip())] {
+        assert!(text.contains(word), "{word} is not in\n{text}");
+    }
+}
+
+#[test]
+fn wait_gives_up_when_its_time_is_over() {
+    let host = Host::options().file("/usr/sbin/dockerd", 0o755, "#!/bin/sh\nexec sleep 1000\n").create();
+    docker(["start", host.name()]).ok();
+    let ended = host.exec(["dind-init", "wait", "--timeout", "2"]);
+    let ended = ended.exits(124).says(&["dind-init: ", "dockerd", "\n  help: "]);
+    assert!(ended.stderr.contains('2'), "{ended}");
+    host.exec(["dind-init", "health"]).fails();
+    assert_eq!(host.status()["phase"], "starting");
+    host.stop();
+    // The stub takes no SIGTERM for an answer as PID of its own: whatever it does, the host ends within its budget.
+    assert_ne!(host.inspect("{{.State.ExitCode}}"), "137", "{}", host.logs());
+}
+
+#[test]
+fn an_engine_that_stopped_answering_is_not_healthy() {
+    let host = Host::options().start();
+    let pid = host.pid_of("dockerd");
+    host.shell(&format!("kill -STOP {pid}")).ok();
+    host.exec(["dind-init", "health"]).fails().says(&["dind-init: ", "\n  help: "]);
+    host.shell(&format!("kill -CONT {pid}")).ok();
+    until("the host to be healthy again", 30, || {
+        (host.exec(["dind-init", "health"]).code == Some(0)).then_some(())
+    });
+}
+
+/// A daemon that has stopped answering is the one that is killed: said so, exit 70, and the next start knows.
+#[test]
+fn an_engine_that_stopped_answering_does_not_keep_the_host_from_its_end() {
+    let host = Host::options().env("DIND_STOP_TIMEOUT", "4").start();
+    let pid = host.pid_of("dockerd");
+    host.shell(&format!("kill -STOP {pid}")).ok();
+    host.stop_within(4);
+    host.assert_exited(70);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "unclean");
+}
+
+#[test]
+fn asking_where_no_host_runs_is_a_clear_error() {
+    let _host = Host::options().create();
+    let forms: [&[&str]; 4] = [&["status"], &["status", "--json"], &["health"], &["wait", "--timeout", "1"]];
+    for args in forms {
+        let ask = ["run", "--rm", "--entrypoint", "dind-init", IMAGE].into_iter().chain(args.iter().copied());
+        let ended = docker(ask).fails().says(&["dind-init: ", "\n  help: "]);
+        assert_eq!(ended.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    let _host = Host::options().create();
+    let ask = |arg: &str| docker(["run", "--rm", "--entrypoint", "dind-init", IMAGE, arg]).ok();
+    let help = ask("--help");
+    for word in ["status", "wait", "health", "DOCKER_OPTS", "LOCAL", "DIND_TLS"] {
+        assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    assert!(ask("--version").starts_with("dind-init "));
+}

@@ -1,0 +1,65 @@
+//! The data root: kept across hosts, guarded against two of them, refused when it cannot be written.
+
+use dind_tests::{Host, Volume};
+
+#[test]
+fn a_volume_keeps_its_images_across_hosts() {
+    let data = Volume::new();
+    let first = Host::options().volume(&data, "/var/lib/docker").start();
+    first.load_busybox();
+    assert_eq!(first.status()["last_stop"], "first");
+    let certificate = first.exec(["cat", "/certs/ca/cert.pem"]).ok();
+    first.stop();
+    first.assert_exited(0);
+    drop(first);
+    let second = Host::options().volume(&data, "/var/lib/docker").start();
+    assert_eq!(second.status()["last_stop"], "clean");
+    second.assert_runs_containers();
+    assert_ne!(
+        second.exec(["cat", "/certs/ca/cert.pem"]).ok(),
+        certificate,
+        "certificates belong to the container"
+    );
+    assert_eq!(second.alarms(), []);
+}
+
+#[test]
+fn a_data_root_in_use_by_another_host_is_refused() {
+    let data = Volume::new();
+    let first = Host::options().volume(&data, "/var/lib/docker").start();
+    first.load_busybox();
+    Host::options().volume(&data, "/var/lib/docker").refused(69, &["/var/lib/docker", "another host"]);
+    first.assert_runs_containers();
+    assert_eq!(first.service("dockerd")["restarts"], 0);
+}
+
+#[test]
+fn a_read_only_data_root_is_refused() {
+    let data = Volume::new();
+    Host::options().volume(&data, "/var/lib/docker:ro").refused(69, &["/var/lib/docker", "read-only"]);
+    assert_eq!(data.listing(), "");
+}
+
+#[test]
+fn a_data_root_may_have_a_lost_and_found_in_it() {
+    let data = Volume::new();
+    data.run("mkdir", &["lost+found"]).ok();
+    let host = Host::options().volume(&data, "/var/lib/docker").start();
+    host.load_busybox();
+    host.assert_runs_containers();
+    assert_eq!(host.alarms(), []);
+}
+
+/// A host that ends before its engine ran says nothing about the data root to the next one.
+#[test]
+fn a_refused_host_leaves_the_mark_of_a_clean_stop() {
+    let data = Volume::new();
+    let with_data = || Host::options().volume(&data, "/var/lib/docker");
+    let first = with_data().start();
+    first.stop();
+    drop(first);
+    with_data().env("LOCAL", "maybe").refused(64, &["LOCAL"]);
+    with_data().file("/certs/ca/cert.pem", 0o644, "not a certificate\n").refused(64, &["/certs/ca/cert.pem"]);
+    with_data().env("DOCKER_OPTS", "--frobnicate=yes").refused(64, &["frobnicate"]);
+    assert_eq!(with_data().start().status()["last_stop"], "clean");
+}

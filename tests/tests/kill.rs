@@ -1,0 +1,91 @@
+//! A host that was killed comes back, and cleans up what is its own without a word of alarm.
+
+use dind_tests::{Host, Line, docker, until_equal};
+
+/// The host's own warnings and errors since a line of its log.
+fn alarms_since(host: &Host, lines: usize) -> Vec<Line> {
+    host.log_lines().into_iter().skip(lines).filter(Line::is_alarm).collect()
+}
+
+#[test]
+fn a_killed_host_comes_back_with_what_it_had() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.docker(["run", "-d", "--name", "worker", "--restart", "always", "busybox", "sleep", "1000"]).ok();
+    host.docker(["volume", "create", "kept"]).ok();
+    host.signal("KILL");
+    assert_eq!(host.ends(), 137);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "unclean");
+    let said = host.logs().lines().filter(|line| line.contains("last stop was not clean")).count();
+    assert_eq!(said, 1, "{}", host.logs());
+    host.assert_runs_containers();
+    assert_eq!(host.docker(["volume", "ls", "-q"]).ok(), "kept");
+    let running = || host.docker(["inspect", "-f", "{{.State.Running}}", "worker"]).stdout;
+    until_equal("the nested container to come back", 30, "true\n", running);
+    let dead = host.docker(["ps", "-aq", "--filter", "status=dead"]).ok();
+    assert_eq!(dead, "");
+    host.stop();
+    host.assert_exited(0);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_the_start_is_survived() {
+    let host = Host::options().create();
+    for _ in 0..5 {
+        docker(["start", host.name()]).ok();
+        host.signal("KILL");
+        assert_eq!(host.ends(), 137);
+    }
+    host.start();
+    host.load_busybox();
+    host.assert_runs_containers();
+}
+
+/// What a kill leaves behind is no reason for alarm: pid files (also of a pid that lives now), sockets, certificates.
+#[test]
+fn stale_files_are_cleaned_without_a_word_of_alarm() {
+    let host = Host::options().start();
+    let authority = host.exec(["cat", "/certs/ca/cert.pem"]).ok();
+    let certificate = host.exec(["cat", "/certs/server/cert.pem"]).ok();
+    host.signal("KILL");
+    assert_eq!(host.ends(), 137);
+    let half = certificate.as_bytes()[..certificate.len() / 2].to_vec();
+    host.put(&[
+        ("/run/docker.pid".into(), 0o644, b"1".to_vec()),
+        ("/run/docker/containerd/containerd.pid".into(), 0o644, b"1".to_vec()),
+        ("/certs/server/cert.pem".into(), 0o644, half),
+        ("/certs/client/key.pem".into(), 0o640, Vec::new()),
+    ]);
+    let lines = host.log_lines().len();
+    host.start();
+    let alarms = alarms_since(&host, lines);
+    assert!(alarms.iter().all(|line| line.message.contains("last stop was not clean")), "{alarms:?}");
+    assert_eq!(host.exec(["cat", "/certs/ca/cert.pem"]).ok(), authority);
+    host.client().docker(["version"]).ok();
+    let left = host.shell("find /certs -type f | sort").ok();
+    assert_eq!(left.lines().count(), 8, "{left}");
+    host.load_busybox();
+    host.assert_runs_containers();
+}
+
+/// A kill while the very first certificates were written.
+#[test]
+fn half_written_certificates_are_made_again() {
+    let begin = "-----BEGIN CERTIFICATE-----\nMIIBjTCCATOgAwIBAgIU";
+    let table: [&[(&str, &str)]; 4] = [
+        &[("/certs/ca/key.pem", "")],
+        &[("/certs/ca/cert.pem", begin), ("/certs/ca/key.pem", "-----BEGIN PRIVATE KEY-----\nMIGH")],
+        &[("/certs/server/cert.pem", begin), ("/certs/server/key.pem", "")],
+        &[("/certs/client/cert.pem", ""), ("/certs/client/ca.pem", begin)],
+    ];
+    for files in table {
+        let options =
+            files.iter().fold(Host::options(), |options, (path, text)| options.file(path, 0o600, *text));
+        let host = options.start();
+        assert_eq!(host.alarms(), [], "{files:?}");
+        host.client().docker(["version"]).ok();
+    }
+}

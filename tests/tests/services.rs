@@ -1,0 +1,76 @@
+//! Services that die.
+
+use dind_tests::{Host, docker, until};
+
+/// Kills a service inside the host, and waits until another process has its place.
+#[track_caller]
+fn kill(host: &Host, service: &str) {
+    let before = host.pid_of(service);
+    host.shell(&format!("kill -9 {before}")).ok();
+    until("the service to come back", 30, || {
+        let now = host.service(service);
+        (now["state"] == "ready" && now["pid"].as_u64() != Some(before)).then_some(())
+    });
+}
+
+#[test]
+fn a_killed_dockerd_comes_back() {
+    let host = Host::options().start();
+    host.load_busybox();
+    kill(&host, "dockerd");
+    host.wait();
+    assert_eq!(host.service("dockerd")["restarts"], 1);
+    assert_eq!(host.service("containerd")["restarts"], 0);
+    assert_eq!(host.status()["phase"], "ready");
+    host.assert_runs_containers();
+    assert!(host.alarms().iter().any(|line| line.message.contains("dockerd")), "{}", host.logs());
+    host.stop();
+    host.assert_exited(0);
+}
+
+#[test]
+fn a_killed_containerd_comes_back() {
+    let host = Host::options().start();
+    host.load_busybox();
+    kill(&host, "containerd");
+    host.wait();
+    assert_eq!(host.service("containerd")["restarts"], 1);
+    host.assert_runs_containers();
+    host.stop();
+    host.assert_exited(0);
+}
+
+#[test]
+fn dind_on_failure_exit_ends_the_host_with_the_code_of_the_service() {
+    let host = Host::options().env("DIND_ON_FAILURE", "exit").start();
+    let pid = host.pid_of("dockerd");
+    host.shell(&format!("kill -9 {pid}")).ok();
+    assert_eq!(host.ends(), 128 + 9, "{}", host.logs());
+    let logs = host.logs();
+    assert!(logs.contains("\n  help: ") && logs.contains("dockerd"), "{logs}");
+}
+
+#[test]
+fn five_deaths_in_a_minute_end_the_host() {
+    let host = Host::options().start();
+    until("the host to give up", 60, || {
+        let _ = host.shell("kill -9 $(cat /run/docker.pid)");
+        (host.inspect("{{.State.Running}}") == "false").then_some(())
+    });
+    host.assert_exited(70);
+    let errors = docker(["logs", host.name()]).stderr;
+    for text in ["dind-init: dockerd failed for good", "\n  | Starting up\n", "\n  help: "] {
+        assert!(errors.contains(text), "{text} is not in\n{errors}");
+    }
+}
+
+/// A dockerd that starts, and never gets up: its own words are shown.
+#[test]
+fn a_service_that_cannot_start_ends_the_host_with_its_last_lines() {
+    let stub = "#!/bin/sh\n\
+        echo 'time=\"2026-11-21T22:10:54Z\" level=info msg=\"Starting up\"' >&2\n\
+        echo 'failed to start daemon: a cause made up by a test' >&2\n\
+        exit 1\n";
+    let host = Host::options().file("/usr/sbin/dockerd", 0o755, stub);
+    host.refused(70, &["dockerd", "a cause made up by a test"]);
+}

@@ -1,0 +1,77 @@
+//! Environment variables with bad values.
+
+use dind_tests::{Host, Volume, docker};
+
+/// Variable, value, and what the error says.
+const REFUSED: [(&str, &str, &[&str]); 16] = [
+    ("LOCAL", "maybe", &["LOCAL=maybe is not a yes or a no", "LOCAL=true"]),
+    ("DIND_TLS", "perhaps", &["DIND_TLS=perhaps", "on", "off"]),
+    ("DIND_TLS", "", &["DIND_TLS="]),
+    ("DIND_LOG", "xml", &["DIND_LOG=xml", "text", "json"]),
+    ("DIND_ON_FAILURE", "maybe", &["DIND_ON_FAILURE=maybe", "restart", "exit"]),
+    ("DIND_STOP_TIMEOUT", "0", &["DIND_STOP_TIMEOUT=0", "second"]),
+    ("DIND_STOP_TIMEOUT", "-1", &["DIND_STOP_TIMEOUT=-1", "second"]),
+    ("DIND_STOP_TIMEOUT", "abc", &["DIND_STOP_TIMEOUT=abc", "second"]),
+    ("DIND_TLS_SAN", "not a name", &["DIND_TLS_SAN", "not a name"]),
+    ("DIND_TSL", "on", &["DIND_TSL", "DIND_TLS"]),
+    ("DIND_STOP_TIMOUT", "5", &["DIND_STOP_TIMOUT", "DIND_STOP_TIMEOUT"]),
+    ("DOCKER_OPTS", "--label 'a=b", &["DOCKER_OPTS", "quote"]),
+    ("DOCKER_OPTS", "--label \"a=b", &["DOCKER_OPTS", "quote"]),
+    ("DOCKER_TLS_CERTDIR", "certs", &["DOCKER_TLS_CERTDIR", "certs"]),
+    ("COMPOSE_SCRIPT", "services: {}", &["COMPOSE_SCRIPT"]),
+    ("DIND_tls", "off", &["DIND_tls", "DIND_TLS"]),
+];
+
+#[test]
+fn a_bad_value_is_refused_and_nothing_is_changed() {
+    let data = Volume::new();
+    for (variable, value, texts) in REFUSED {
+        let options = Host::options().volume(&data, "/var/lib/docker").env(variable, value);
+        let host = options.create();
+        let ended = host.refuses(64, texts);
+        assert_eq!(ended.stdout, "", "{variable}={value} says more than its error");
+        let changes = docker(["diff", host.name()]).ok();
+        // What Docker itself makes on the way: folders for mounts.
+        let changed =
+            |line: &&str| !line.starts_with("C ") && !["A /var/lib/docker", "A /run/secrets"].contains(line);
+        let changed: Vec<&str> = changes.lines().filter(changed).collect();
+        assert!(changed.is_empty(), "{variable}={value} changed {changed:?}");
+    }
+    assert_eq!(data.listing(), "");
+}
+
+#[test]
+fn an_unknown_variable_is_a_warning() {
+    let host = Host::options().env("DIND_FOO", "bar").start();
+    let alarms = host.alarms();
+    assert!(
+        matches!(alarms.as_slice(), [line] if line.level == "warn" && line.message.contains("DIND_FOO")),
+        "{alarms:?}"
+    );
+    let warnings = host.status()["warnings"].to_string();
+    assert!(warnings.contains("DIND_FOO"), "{warnings}");
+}
+
+#[test]
+fn what_kubernetes_and_ci_systems_inject_is_not_ours() {
+    let injected = [
+        ("DIND_SERVICE_HOST", "10.96.0.7"),
+        ("DIND_SERVICE_PORT", "2376"),
+        ("DIND_SERVICE_PORT_DOCKER_TLS", "2376"),
+        ("DIND_PORT", "tcp://10.96.0.7:2376"),
+        ("DIND_PORT_2376_TCP", "tcp://10.96.0.7:2376"),
+        ("DIND_PORT_2376_TCP_PROTO", "tcp"),
+        ("DIND_PORT_2376_TCP_PORT", "2376"),
+        ("DIND_PORT_2376_TCP_ADDR", "10.96.0.7"),
+        ("DOCKER_DRIVER", "frobnicate"),
+        ("DOCKER_HOST", "tcp://10.96.0.7:2376"),
+        ("DOCKER_CERT_PATH", "/nowhere"),
+    ];
+    let host =
+        injected.iter().fold(Host::options(), |options, (name, value)| options.env(name, value)).start();
+    assert_eq!(host.alarms(), []);
+    assert_ne!(
+        host.docker(["-H", "unix:///var/run/docker.sock", "info", "--format", "{{.Driver}}"]).ok(),
+        "frobnicate"
+    );
+}

@@ -1,0 +1,161 @@
+//! Stopping: nothing is lost, whoever asks and however stubborn what runs inside.
+
+use dind_tests::{Host, HostOptions, Line, docker, until, until_equal};
+
+/// A nested container that says a last word when it is asked to end.
+const POLITE: &str = "trap 'echo last words; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+/// One that does not listen.
+const STUBBORN: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 0.1; done";
+
+/// Starts a nested container, and waits until it has said that it is up.
+#[track_caller]
+fn run_nested(host: &Host, name: &str, options: &[&str], script: &str) {
+    let run = ["run", "-d", "--name", name].into_iter().chain(options.iter().copied());
+    host.docker(run.chain(["busybox", "sh", "-c", script])).ok();
+    until("a nested container to be up", 20, || {
+        host.docker(["logs", name]).stdout.contains("up").then_some(())
+    });
+}
+
+/// Waits until a nested container runs again, brought back by its restart policy.
+#[track_caller]
+fn comes_back(host: &Host, name: &str) {
+    let running = || host.docker(["inspect", "-f", "{{.State.Running}}", name]).stdout;
+    until_equal("the nested container to come back", 20, "true\n", running);
+}
+
+/// Asserts that the host has stopped cleanly: its own exit, dockerd's own last words, nothing killed from outside.
+#[track_caller]
+fn assert_stopped_cleanly(host: &Host) {
+    host.assert_exited(0);
+    let lines = host.log_lines();
+    let last = |line: &&Line| line.service == "dockerd" && line.message.contains("Daemon shutdown complete");
+    assert!(lines.iter().any(|line| last(&line)), "dockerd did not end by its own hand\n{}", host.logs());
+}
+
+#[test]
+fn ten_rounds_of_stop_and_start() {
+    let host = Host::options().start();
+    host.load_busybox();
+    run_nested(&host, "worker", &["--restart", "unless-stopped"], POLITE);
+    let authority = host.exec(["cat", "/certs/ca/cert.pem"]).ok();
+    let processes = host.process_names();
+    for round in 1..=10 {
+        host.stop();
+        assert_stopped_cleanly(&host);
+        host.start();
+        comes_back(&host, "worker");
+        assert_eq!(host.docker(["ps", "-aq"]).ok().lines().count(), 1, "round {round}");
+        assert_eq!(host.status()["last_stop"], "clean", "round {round}");
+        assert_eq!(host.exec(["cat", "/certs/ca/cert.pem"]).ok(), authority, "round {round}");
+    }
+    host.assert_runs_containers();
+    until_equal("as many processes as at first", 20, processes, || host.process_names());
+    assert_eq!(host.alarms(), []);
+}
+
+#[test]
+fn a_nested_container_sees_its_sigterm_and_writes_a_last_line() {
+    let host = Host::options().start();
+    host.load_busybox();
+    let script = POLITE.replace("exit 0", "echo kept > /data/last; exit 7");
+    run_nested(&host, "worker", &["-v", "data:/data"], &script);
+    host.stop();
+    assert_stopped_cleanly(&host);
+    host.start();
+    let logs = host.docker(["logs", "worker"]).ok();
+    assert!(logs.ends_with("last words"), "{logs}");
+    assert_eq!(host.docker(["inspect", "-f", "{{.State.ExitCode}}", "worker"]).ok(), "7");
+    assert_eq!(host.docker(["run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/last"]).ok(), "kept");
+}
+
+#[test]
+fn a_nested_container_that_ignores_sigterm_does_not_keep_dockerd_from_its_end() {
+    let host = Host::options().start();
+    host.load_busybox();
+    run_nested(&host, "stubborn", &["--restart", "unless-stopped"], STUBBORN);
+    host.stop();
+    assert_stopped_cleanly(&host);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+    comes_back(&host, "stubborn");
+}
+
+#[test]
+fn many_stubborn_containers_fit_a_short_budget() {
+    let host = Host::options().env("DIND_STOP_TIMEOUT", "3").start();
+    host.load_busybox();
+    for count in 0..10 {
+        run_nested(&host, &format!("stubborn-{count}"), &["--stop-timeout", "60"], STUBBORN);
+    }
+    host.stop_within(3);
+    assert_stopped_cleanly(&host);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+    assert_eq!(host.docker(["ps", "-aq"]).ok().lines().count(), 10);
+    host.assert_runs_containers();
+}
+
+#[test]
+fn a_paused_container_does_not_keep_the_host_from_its_end() {
+    let host = Host::options().env("DIND_STOP_TIMEOUT", "5").start();
+    host.load_busybox();
+    run_nested(&host, "paused", &[], STUBBORN);
+    host.docker(["pause", "paused"]).ok();
+    host.stop_within(5);
+    assert_stopped_cleanly(&host);
+}
+
+#[test]
+fn every_stop_signal_stops_cleanly() {
+    for signal in ["TERM", "INT", "QUIT", "PWR", "37", "SIGRTMIN+3"] {
+        let host = Host::options().start();
+        host.signal(signal);
+        assert_eq!(host.ends(), 0, "{signal}\n{}", host.logs());
+        assert_stopped_cleanly(&host);
+    }
+}
+
+#[test]
+fn a_second_signal_hurries_and_loses_nothing() {
+    let host = Host::options().env("DIND_STOP_TIMEOUT", "60").start();
+    host.load_busybox();
+    run_nested(&host, "stubborn", &["--stop-timeout", "50"], STUBBORN);
+    host.signal("TERM");
+    until("the host to begin its stop", 20, || {
+        let phase = host.exec(["dind-init", "status", "--json"]);
+        (phase.code != Some(0) || phase.stdout.contains("\"stopping\"")).then_some(())
+    });
+    host.signal("INT");
+    // Less than the container's own 50 s: docker wait would run into its deadline.
+    until_equal("the hurried stop", 30, "false", || host.inspect("{{.State.Running}}"));
+    assert_stopped_cleanly(&host);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+}
+
+#[test]
+fn a_stop_right_after_the_start_is_clean() {
+    let host = Host::options().create();
+    docker(["start", host.name()]).ok();
+    host.stop();
+    host.assert_exited(0);
+    host.start();
+    assert_ne!(host.status()["last_stop"], "unclean");
+}
+
+/// As PID 1, and under another init: both ends are clean, with nothing left over.
+#[test]
+fn a_host_under_another_init_stops_cleanly() {
+    let both: [HostOptions; 2] = [Host::options(), Host::options().run(["--init"])];
+    for options in both {
+        let host = options.start();
+        host.load_busybox();
+        run_nested(&host, "worker", &[], POLITE);
+        host.stop();
+        assert_stopped_cleanly(&host);
+        host.start();
+        assert_eq!(host.status()["last_stop"], "clean");
+        assert!(host.docker(["logs", "worker"]).ok().ends_with("last words"));
+    }
+}
