@@ -44,6 +44,8 @@ struct Running {
     tail: VecDeque<String>,
     /// Whether the process has logged an event: one that refuses its options writes plain text.
     spoke: bool,
+    /// The last line that was no event: what a daemon that gives up says, gives up for.
+    said: Option<String>,
 }
 
 /// What was prepared for the loop.
@@ -94,6 +96,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::
             output: None,
             tail: VecDeque::new(),
             spoke: false,
+            said: None,
         })
         .collect();
     let mut host = Host {
@@ -114,10 +117,9 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::
         ended = host.turn();
     }
     let outcome = ended.unwrap_or(Outcome::CLEAN);
-    let blamed = outcome.failure.as_ref().and_then(|(_, service)| *service);
-    let tail =
-        blamed.and_then(|service| host.running.get(service)).map(|running| running.tail.iter().cloned());
-    Ok(Ended { tail: tail.into_iter().flatten().collect(), outcome })
+    let blamed = outcome.blamed.and_then(|service| host.running.get(service));
+    let tail = blamed.map(|running| running.tail.iter().cloned().collect()).unwrap_or_default();
+    Ok(Ended { tail, outcome })
 }
 
 impl Host<'_> {
@@ -202,9 +204,7 @@ impl Host<'_> {
         }
         let running = self.running.get_mut(service)?;
         running.pid = None;
-        let last =
-            running.tail.iter().rev().find(|line| !line.starts_with("See '")).cloned().unwrap_or_default();
-        Some(Event::Exited { service, end, spoke: running.spoke, last })
+        Some(Event::Exited { service, end, spoke: running.spoke, last: running.said.take() })
     }
 
     /// Gives an event to the supervisor and does what it wants done, until the host ends or nothing is left to do.
@@ -285,6 +285,7 @@ impl Host<'_> {
                 running.pid = Some(started.pid);
                 running.output = Some(Lines::new(started.output));
                 running.spoke = false;
+                running.said = None;
                 Event::Spawned { service, pid: started.pid }
             }
             Err(e) => Event::SpawnFailed { service, why: e.to_string() },
@@ -327,7 +328,12 @@ impl Host<'_> {
         let lines = if all { output.rest() } else { output.read() };
         for line in lines {
             let (level, message) = log::parse_event(&line);
-            running.spoke |= level.is_some();
+            match level {
+                Some(_) => running.spoke = true,
+                // Old daemons wrap what they refuse: "Status: …" and "See 'dockerd --help'., Code: 125".
+                None if line.starts_with("See '") => {}
+                None => running.said = Some(line.strip_prefix("Status: ").unwrap_or(&line).to_owned()),
+            }
             self.log.line(level.unwrap_or(Level::Info), running.service.rules.name, &message);
             if running.tail.len() >= TAIL {
                 running.tail.pop_front();

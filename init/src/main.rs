@@ -95,16 +95,16 @@ fn host(options: &[String], began: Instant) -> Result<ExitCode, Failure> {
         event_loop::run(prepared, &mut log, began).map_err(system("run the event loop"))
     });
     if let Ok(Ended { outcome, .. }) = &result {
-        log.info(&format!("stopped, exit code {}", outcome.code));
+        log.info(&format!("stopped, exit code {}", outcome.code()));
     }
     log.drain(LAST_WORDS);
     let Ended { outcome, tail } = result?;
-    if let Some((failure, _)) = outcome.failure {
+    if let Some(failure) = &outcome.failure {
         let tail: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
         let text = format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help);
         log::last_words(&text, LAST_WORDS);
     }
-    Ok(ExitCode::from(outcome.code))
+    Ok(ExitCode::from(outcome.code()))
 }
 
 /// Everything before the first service starts.

@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use dind_contract::exit;
-
 use crate::failure::Failure;
 use crate::log::Level;
 use crate::supervisor::{Action, End, Life, Moment, Outcome, Signal, Unit, say};
@@ -225,10 +223,10 @@ impl Stop {
     fn spoil(&mut self, cause: String, actions: &mut Vec<Action>) {
         say(actions, Level::Error, cause.clone());
         self.clean = false;
-        if self.outcome.code == exit::CLEAN {
-            let help = "the data root is marked as not cleanly stopped; a longer DIND_STOP_TIMEOUT (and `docker stop -t`) gives more time";
-            self.outcome =
-                Outcome { code: exit::FAILED, failure: Some((Failure::failed(cause, help), None)) };
+        if self.outcome.failure.is_none() {
+            let help = "the data root is marked as not cleanly stopped; a longer DIND_STOP_TIMEOUT \
+                        (and `docker stop -t`) gives more time";
+            self.outcome = Outcome { failure: Some(Failure::failed(cause, help)), blamed: None };
         }
     }
 

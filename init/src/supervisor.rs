@@ -1,7 +1,7 @@
 //! The host's policy, as a function: a state and an event give a new state and actions.
 //!
 //! There is no clock, no process and no file in here. Time is a [`Moment`] that the caller hands in, and every wait
-//! has a deadline, which [`Supervisor::deadline`] tells. The order of a stop is in [`stop`](crate::shutdown).
+//! has a deadline, which [`Supervisor::deadline`] tells. The order of a stop is in [`crate::shutdown`].
 
 use std::time::Duration;
 
@@ -83,8 +83,8 @@ pub(crate) enum Event {
     Notified { service: usize },
     /// The API answered, or did not.
     Pinged { service: usize, answered: bool },
-    /// The service's process ended. `spoke`: it had logged an event; `last`: its last line.
-    Exited { service: usize, end: End, spoke: bool, last: String },
+    /// The service's process ended. `spoke`: it had logged an event; `last`: its last line that was none.
+    Exited { service: usize, end: End, spoke: bool, last: Option<String> },
     /// Somebody asked for a clean stop; asked again, it hurries.
     StopAsked { why: String },
     /// Somebody asked dockerd to read its configuration again.
@@ -133,14 +133,19 @@ pub(crate) enum Signal {
 /// How a host ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// The exit code.
-    pub(crate) code: u8,
-    /// What a user must read, and the service whose last lines belong to it.
-    pub(crate) failure: Option<(Failure, Option<usize>)>,
+    /// What a user must read, if anything.
+    pub(crate) failure: Option<Failure>,
+    /// The service whose last lines belong to it.
+    pub(crate) blamed: Option<usize>,
 }
 
 impl Outcome {
-    pub(crate) const CLEAN: Self = Self { code: exit::CLEAN, failure: None };
+    pub(crate) const CLEAN: Self = Self { failure: None, blamed: None };
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.failure.as_ref().map_or(exit::CLEAN, |failure| failure.code)
+    }
 }
 
 /// A service and where it is in its life.
@@ -314,7 +319,10 @@ impl Supervisor {
                 }
             }
             Event::Exited { service, end, spoke, last } => {
-                self.ended(now, service, end, &end.words(), (!spoke).then_some(last), actions);
+                let how =
+                    last.as_ref().map_or_else(|| end.words(), |last| format!("{}: {last}", end.words()));
+                let refusal = last.filter(|_| !spoke);
+                self.ended(now, service, end, &how, refusal, actions);
             }
             Event::StopAsked { why } => match &mut self.stop {
                 Some(stop) => stop.hurry(now, &why, actions),
@@ -344,7 +352,7 @@ impl Supervisor {
         }
     }
 
-    /// A service's process is no more. `refusal`: it logged nothing, and this was its last line.
+    /// A service's process is no more. `refusal`: it logged nothing but this.
     fn ended(
         &mut self,
         now: Moment,
@@ -362,54 +370,18 @@ impl Supervisor {
         }
         unit.deaths.push(now);
         unit.deaths.retain(|death| now.saturating_sub(*death) < WINDOW);
-        let deaths = unit.deaths.len();
-        let failure = match refusal {
-            Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
-                Some((
-                    exit::USAGE,
-                    Failure::usage(
-                        format!("{name} refuses its options: {line}"),
-                        "correct DOCKER_OPTS, the arguments or daemon.json; `docker run --rm --entrypoint dockerd IMAGE --help` lists the options",
-                    ),
-                ))
-            }
-            _ if self.on_failure == OnFailure::Exit => {
-                let code = if end == End::Code(0) { exit::FAILED } else { end.code() };
-                Some((
-                    code,
-                    Failure::failed(
-                        format!("{name} {how}, and DIND_ON_FAILURE=exit"),
-                        "look at its last lines, or leave DIND_ON_FAILURE out to have it restarted",
-                    ),
-                ))
-            }
-            _ if deaths >= DEATHS => Some((
-                exit::FAILED,
-                Failure::failed(
-                    format!(
-                        "{name} failed for good: it ended {deaths} times within a minute, and at last {how}"
-                    ),
-                    "look at its last lines for the cause; `-e DOCKER_OPTS=--debug` makes dockerd say more",
-                ),
-            )),
-            _ => None,
-        };
-        unit.restarts += 1;
-        let Some((code, failure)) = failure else {
-            let wait = BACKOFF * (1 << (deaths - 1).min(16));
-            unit.life = Life::Backoff { until: now + wait };
-            say(
-                actions,
-                Level::Error,
-                format!("{name} {how}; it is started again in {} ms", wait.as_millis()),
-            );
+        if let Some(failure) = verdict(unit, self.on_failure, end, how, refusal) {
+            unit.life = Life::Stopped;
+            say(actions, Level::Error, format!("stopping, because {}", failure.cause));
+            let outcome = Outcome { failure: Some(failure), blamed: Some(service) };
+            self.stop = Some(Stop::new(now, self.stop_timeout, outcome));
             return;
-        };
-        unit.restarts -= 1;
-        unit.life = Life::Stopped;
-        say(actions, Level::Error, format!("stopping, because {}", failure.cause));
-        let outcome = Outcome { code, failure: Some((failure, Some(service))) };
-        self.stop = Some(Stop::new(now, self.stop_timeout, outcome));
+        }
+        let doublings = unit.deaths.len().saturating_sub(1).min(DEATHS);
+        let wait = BACKOFF * (1 << doublings);
+        unit.restarts += 1;
+        unit.life = Life::Backoff { until: now + wait };
+        say(actions, Level::Error, format!("{name} {how}; it is started again in {} ms", wait.as_millis()));
     }
 
     /// Starts what can start, and does what is due, while the host is not stopping.
@@ -469,6 +441,38 @@ impl Supervisor {
             self.was_ready = true;
         }
         self.announced = ready;
+    }
+}
+
+/// Why a host ends because one of its services did; `None` when that is started again.
+fn verdict(
+    unit: &Unit,
+    on_failure: OnFailure,
+    end: End,
+    how: &str,
+    refusal: Option<String>,
+) -> Option<Failure> {
+    let (name, deaths) = (unit.rules.name, unit.deaths.len());
+    match refusal {
+        Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
+            Some(Failure::usage(
+                format!("{name} refuses its options: {line}"),
+                format!(
+                    "correct DOCKER_OPTS, the arguments or daemon.json; \
+                     `docker run --rm --entrypoint {name} IMAGE --help` lists the options"
+                ),
+            ))
+        }
+        _ if on_failure == OnFailure::Exit => Some(Failure {
+            code: if end == End::Code(0) { exit::FAILED } else { end.code() },
+            cause: format!("{name} {how}, and DIND_ON_FAILURE is exit"),
+            help: "look at its last lines, or leave DIND_ON_FAILURE out to have it restarted".to_owned(),
+        }),
+        _ if deaths >= DEATHS => Some(Failure::failed(
+            format!("{name} failed for good: it ended {deaths} times within a minute, and at last {how}"),
+            "look at its last lines for the cause; `-e DOCKER_OPTS=--debug` makes dockerd say more",
+        )),
+        _ => None,
     }
 }
 

@@ -38,7 +38,7 @@ fn terminate(service: usize) -> Action {
 }
 
 fn exited(service: usize, end: End) -> Event {
-    Event::Exited { service, end, spoke: true, last: "last words".into() }
+    Event::Exited { service, end, spoke: true, last: None }
 }
 
 /// A host that is ready at 100 ms.
@@ -122,7 +122,7 @@ fn a_daemon_that_does_not_answer_is_killed_at_last_and_the_stop_is_not_clean() {
     host.handle(now, exited(0, End::Code(0)));
     assert_eq!(done(host.handle(now, Event::StraysLeft { count: 0 })), [Action::Flush { clean: false }]);
     let actions = host.handle(now, Event::Flushed { done: true });
-    assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code == 70), "{actions:?}");
+    assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code() == 70), "{actions:?}");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_disk_that_hangs_is_given_up() {
     assert_eq!(host.deadline(), Some(ms(9000)));
     let actions = done(host.handle(ms(9000), Event::Tick));
     assert!(
-        matches!(&actions[..], [Action::AbandonFlush, Action::Exit(end)] if end.code == 70),
+        matches!(&actions[..], [Action::AbandonFlush, Action::Exit(end)] if end.code() == 70),
         "{actions:?}"
     );
 }
@@ -179,9 +179,10 @@ fn a_service_that_dies_is_started_again_with_backoff_and_fails_for_good_at_the_f
     host.handle(now, exited(0, End::Code(0)));
     host.handle(now, Event::StraysLeft { count: 0 });
     let actions = done(host.handle(now, Event::Flushed { done: true }));
-    let [Action::Exit(Outcome { code: 70, failure: Some((failure, Some(1))) })] = &actions[..] else {
+    let [Action::Exit(Outcome { failure: Some(failure), blamed: Some(1) })] = &actions[..] else {
         panic!("{actions:?}");
     };
+    assert_eq!(failure.code, 70);
     assert!(failure.cause.starts_with("dockerd failed for good"), "{}", failure.cause);
 }
 
@@ -208,7 +209,7 @@ fn on_failure_exit_ends_the_host_with_the_services_code() {
         host.handle(ms(1001), exited(0, End::Code(0)));
         host.handle(ms(1001), Event::StraysLeft { count: 0 });
         let actions = done(host.handle(ms(1002), Event::Flushed { done: true }));
-        assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code == code), "{actions:?}");
+        assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code() == code), "{actions:?}");
     }
 }
 
@@ -218,16 +219,17 @@ fn an_option_that_dockerd_refuses_is_a_usage_error_at_once() {
     host.handle(ms(0), Event::Start);
     host.handle(ms(1), Event::Spawned { service: 0, pid: 1 });
     host.handle(ms(1), Event::Spawned { service: 1, pid: 2 });
-    let last = "unknown flag: --foo".to_owned();
+    let last = Some("unknown flag: --foo".to_owned());
     let refused = Event::Exited { service: 1, end: End::Code(1), spoke: false, last };
     assert_eq!(done(host.handle(ms(40), refused)), [terminate(0)]);
     // It was not up yet, so it may not know SIGTERM.
     host.handle(ms(50), exited(0, End::Signal(15)));
     host.handle(ms(50), Event::StraysLeft { count: 0 });
     let actions = done(host.handle(ms(60), Event::Flushed { done: true }));
-    let [Action::Exit(Outcome { code: 64, failure: Some((failure, _)) })] = &actions[..] else {
+    let [Action::Exit(Outcome { failure: Some(failure), .. })] = &actions[..] else {
         panic!("{actions:?}");
     };
+    assert_eq!(failure.code, 64);
     assert!(failure.cause.contains("unknown flag: --foo"), "{}", failure.cause);
 }
 
@@ -337,13 +339,7 @@ impl World {
         self.next += 1;
     }
 
-    fn act(
-        &mut self,
-        now: Moment,
-        action: Action,
-        services: &[Rules],
-        schedule: Option<Schedule>,
-    ) {
+    fn act(&mut self, now: Moment, action: Action, services: &[Rules], schedule: Option<Schedule>) {
         match action {
             Action::Spawn { service } => {
                 assert!(self.stop_asked.is_none(), "nothing starts in a stop");
