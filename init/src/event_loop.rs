@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dind_contract::status::{Certificate, Phase, Service as ServiceStatus};
+use dind_contract::status::{Certificate, Endpoint, Phase, Service as ServiceStatus};
 use dind_contract::{Status, paths};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,14 +18,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ask::WARN_DAYS;
-use crate::ground::{Ground, Steps};
+use crate::ground::{DataRoot, Steps};
 use crate::http::Ping;
 use crate::lines::Lines;
 use crate::log::{self, Level, Log};
 use crate::notify::Notifications;
 use crate::process;
 use crate::reaper;
-use crate::services::{self, Service};
+use crate::services::Service;
 use crate::settings::Settings;
 use crate::signals::{self, Meaning};
 use crate::status::StatusSocket;
@@ -53,7 +53,8 @@ pub(crate) struct Prepared {
     pub(crate) settings: Settings,
     /// Each with the file of its program.
     pub(crate) services: Vec<(Service, PathBuf)>,
-    pub(crate) ground: Ground,
+    pub(crate) data_root: DataRoot,
+    pub(crate) endpoint: Endpoint,
     pub(crate) certificates: Option<Certificates>,
     pub(crate) steps: Steps,
     pub(crate) warnings: Vec<String>,
@@ -66,6 +67,9 @@ pub(crate) struct Ended {
     pub(crate) tail: Vec<String>,
 }
 
+/// What a change of is worth telling those who follow the status.
+type Summary = (Phase, Vec<ServiceStatus>);
+
 /// A host that runs.
 struct Host<'log> {
     prepared: Prepared,
@@ -74,8 +78,11 @@ struct Host<'log> {
     log: &'log mut Log,
     notifications: Notifications,
     status_socket: StatusSocket,
+    /// What those who follow the status know.
+    told: Summary,
     ping: Option<(usize, Ping)>,
-    flush: Option<i32>,
+    /// The process that syncs the data root, and what it writes.
+    flush: Option<(i32, Lines)>,
     began: Instant,
     ready_ms: Option<u64>,
 }
@@ -106,6 +113,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::
         running,
         supervisor,
         log,
+        told: (Phase::Starting, Vec::new()),
         ping: None,
         flush: None,
         began,
@@ -186,15 +194,23 @@ impl Host<'_> {
             }
         }
         self.status_socket.forget_gone();
-        let status = self.status();
-        self.status_socket.accept(&status);
+        let newcomers = self.status_socket.accept();
+        let summary = self.summary();
+        if newcomers || summary != self.told {
+            self.told = summary;
+            let status = self.status();
+            self.status_socket.tell(&status);
+        }
         None
     }
 
     /// A child ended: one of ours, or an orphan that needed nothing but to be reaped.
     fn ended(&mut self, pid: i32, end: End) -> Option<Event> {
-        if self.flush == Some(pid) {
-            self.flush = None;
+        if self.flush.as_ref().is_some_and(|(flush, _)| *flush == pid) {
+            let lines = self.flush.take().map(|(_, mut output)| output.rest()).unwrap_or_default();
+            for line in lines {
+                self.log.error(&line);
+            }
             return Some(Event::Flushed { done: end == End::Code(0) });
         }
         let service = self.running.iter().position(|running| running.pid == Some(pid))?;
@@ -209,7 +225,6 @@ impl Host<'_> {
 
     /// Gives an event to the supervisor and does what it wants done, until the host ends or nothing is left to do.
     fn feed(&mut self, event: Event) -> Option<Outcome> {
-        let before = self.summary();
         let mut events = VecDeque::from([event]);
         let mut actions = VecDeque::new();
         let mut outcome = None;
@@ -225,10 +240,6 @@ impl Host<'_> {
             } else {
                 break;
             }
-        }
-        if self.summary() != before {
-            let status = self.status();
-            self.status_socket.tell(&status);
         }
         outcome
     }
@@ -259,7 +270,7 @@ impl Host<'_> {
             }
             Action::Flush { clean } => return self.flush(clean),
             Action::AbandonFlush => {
-                if let Some(pid) = self.flush.take() {
+                if let Some((pid, _)) = self.flush.take() {
                     process::send(pid, Unix::SIGKILL);
                 }
             }
@@ -293,14 +304,13 @@ impl Host<'_> {
     }
 
     fn flush(&mut self, clean: bool) -> Option<Event> {
-        let mut arguments =
-            vec!["flush".to_owned(), self.prepared.ground.data_root.path.display().to_string()];
+        let mut arguments = vec!["flush".to_owned(), self.prepared.data_root.path.display().to_string()];
         if clean {
             arguments.push("--clean".to_owned());
         }
         match process::start_ourselves(&arguments) {
             Ok(started) => {
-                self.flush = Some(started.pid);
+                self.flush = Some((started.pid, Lines::new(started.output)));
                 None
             }
             Err(e) => {
@@ -311,7 +321,7 @@ impl Host<'_> {
     }
 
     fn announce(&mut self, first: bool) {
-        let environment = self.endpoint().environment();
+        let environment = self.prepared.endpoint.environment();
         if first {
             let ms = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX);
             self.ready_ms = Some(ms);
@@ -345,8 +355,7 @@ impl Host<'_> {
         }
     }
 
-    /// What a change of is worth telling those who follow the status.
-    fn summary(&self) -> (Phase, Vec<ServiceStatus>) {
+    fn summary(&self) -> Summary {
         let services = self.supervisor.units.iter().map(|unit| ServiceStatus {
             name: unit.rules.name.to_owned(),
             state: unit.state(),
@@ -354,10 +363,6 @@ impl Host<'_> {
             restarts: unit.restarts,
         });
         (self.supervisor.phase(), services.collect())
-    }
-
-    fn endpoint(&self) -> dind_contract::status::Endpoint {
-        services::endpoint(&self.prepared.settings.listen, &self.prepared.ground.addresses)
     }
 
     fn status(&self) -> Status {
@@ -377,9 +382,9 @@ impl Host<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase,
             services,
-            endpoint: self.endpoint(),
+            endpoint: self.prepared.endpoint.clone(),
             certificate,
-            last_stop: self.prepared.ground.data_root.last_stop,
+            last_stop: self.prepared.data_root.last_stop,
             ready_ms: self.ready_ms,
             steps: self.prepared.steps.0.clone(),
             warnings,

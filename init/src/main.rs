@@ -134,11 +134,12 @@ fn bring_up(
     };
     warnings.extend(certificates.iter().flat_map(|certificates| certificates.warnings.clone()));
     // Last, so that nothing above leaves a mark on it.
-    let ground = ground::take_data_root(&settings.daemon.data_root, surroundings, &mut steps, log)?;
+    let data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     for warning in &warnings {
         log.warn(warning);
     }
-    Ok(Prepared { settings, services, ground, certificates, steps, warnings, signals })
+    let endpoint = services::endpoint(&settings.listen, surroundings.outside);
+    Ok(Prepared { settings, services, data_root, endpoint, certificates, steps, warnings, signals })
 }
 
 /// Brings the data root to the disk and, if it is left in order, says so in it. It runs as a child of the host's, which

@@ -1,10 +1,11 @@
 //! What the services are: how each is started, what it needs, and what a killed one leaves behind. Data only.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dind_contract::paths;
+use dind_contract::status::Endpoint;
+use dind_contract::{API_PORT, PLAIN_PORT, paths};
 
 use crate::settings::{Listen, Settings};
 use crate::supervisor::Rules;
@@ -120,28 +121,20 @@ fn dockerd(settings: &Settings) -> Service {
     }
 }
 
-/// How a client outside reaches the host that has these addresses.
-pub(crate) fn endpoint(listen: &Listen, addresses: &[IpAddr]) -> dind_contract::status::Endpoint {
-    use dind_contract::{API_PORT, PLAIN_PORT, status::Endpoint};
-    let outside = addresses.iter().find(|address| !address.is_loopback() && address.is_ipv4());
-    let address = outside.map_or_else(|| "127.0.0.1".to_owned(), ToString::to_string);
-    match listen {
-        Listen::Local => Endpoint {
-            docker_host: format!("unix://{}", paths::DOCKER_SOCKET),
-            tls_verify: false,
-            cert_path: None,
-        },
-        Listen::Plain => Endpoint {
-            docker_host: format!("tcp://{address}:{PLAIN_PORT}"),
-            tls_verify: false,
-            cert_path: None,
-        },
-        Listen::Tls(folder) => Endpoint {
-            docker_host: format!("tcp://{address}:{API_PORT}"),
-            tls_verify: true,
-            cert_path: Some(folder.join("client").display().to_string()),
-        },
-    }
+/// How a client outside reaches the host, whose address there is `outside`.
+pub(crate) fn endpoint(listen: &Listen, outside: IpAddr) -> Endpoint {
+    let tcp = |port| format!("tcp://{}", SocketAddr::new(outside, port));
+    let (docker_host, tls_verify, cert_path) = match listen {
+        Listen::Local => (format!("unix://{}", paths::DOCKER_SOCKET), false, None),
+        Listen::Plain => (tcp(PLAIN_PORT), false, None),
+        Listen::Tls(folder) => {
+            // There is none beside a server certificate that somebody brought alone.
+            let client = folder.join("client");
+            let cert_path = client.join("cert.pem").exists().then(|| client.display().to_string());
+            (tcp(API_PORT), true, cert_path)
+        }
+    };
+    Endpoint { docker_host, tls_verify, cert_path }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ const MOST: usize = 64;
 /// The socket and those who listen.
 pub(crate) struct StatusSocket {
     listener: UnixListener,
+    /// Those who have come in and heard nothing yet.
+    newcomers: Vec<UnixStream>,
     listeners: Vec<UnixStream>,
 }
 
@@ -28,7 +30,7 @@ impl StatusSocket {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, listeners: Vec::new() })
+        Ok(Self { listener, newcomers: Vec::new(), listeners: Vec::new() })
     }
 
     /// What to poll for `POLLIN`.
@@ -41,21 +43,26 @@ impl StatusSocket {
         self.listeners.iter().map(AsFd::as_fd)
     }
 
-    /// Lets in whoever waits at the door, and tells each the status.
-    pub(crate) fn accept(&mut self, status: &Status) {
-        let line = line(status);
+    /// Lets in whoever waits at the door; says whether anyone did.
+    pub(crate) fn accept(&mut self) -> bool {
         while let Ok((stream, _)) = self.listener.accept() {
-            if self.listeners.len() < MOST && stream.set_nonblocking(true).is_ok() {
-                self.listeners.extend(send(stream, &line));
+            if self.listeners.len() + self.newcomers.len() < MOST && stream.set_nonblocking(true).is_ok() {
+                self.newcomers.push(stream);
             }
         }
+        !self.newcomers.is_empty()
     }
 
-    /// Tells everyone that something has changed.
+    /// Tells everyone the status; those who have just come in hear it for the first time.
     pub(crate) fn tell(&mut self, status: &Status) {
-        let line = line(status);
-        self.listeners =
-            std::mem::take(&mut self.listeners).into_iter().filter_map(|it| send(it, &line)).collect();
+        let line = serde_json::to_string(status).unwrap_or_default() + "\n";
+        let mut all = std::mem::take(&mut self.listeners);
+        all.append(&mut self.newcomers);
+        // The whole line or nothing: one that does not read shall not keep us.
+        self.listeners = all
+            .into_iter()
+            .filter_map(|mut stream| stream.write_all(line.as_bytes()).ok().map(|()| stream))
+            .collect();
     }
 
     /// Forgets those who have hung up.
@@ -73,13 +80,4 @@ impl StatusSocket {
             )
         });
     }
-}
-
-fn line(status: &Status) -> String {
-    serde_json::to_string(status).unwrap_or_default() + "\n"
-}
-
-/// Sends the whole line or gives the listener up: one that does not read shall not keep us.
-fn send(mut stream: UnixStream, line: &str) -> Option<UnixStream> {
-    stream.write_all(line.as_bytes()).ok().map(|()| stream)
 }

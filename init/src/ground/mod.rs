@@ -7,7 +7,7 @@ mod leftovers;
 mod mounts;
 mod network;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -25,16 +25,10 @@ pub(crate) use mounts::detach_below;
 pub(crate) struct Surroundings {
     /// Addresses of this machine.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The one by which the world reaches it.
+    pub(crate) outside: IpAddr,
     /// Its name.
     pub(crate) hostname: String,
-}
-
-/// The ground under a host: kept for as long as the host lives.
-pub(crate) struct Ground {
-    /// The data root, locked.
-    pub(crate) data_root: DataRoot,
-    /// Addresses of this machine.
-    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Steps of the start, each with its time, as they are logged and shown by `status`.
@@ -96,20 +90,19 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
     steps.take(log, "cgroups", || cgroups::prepare().map(|said| ((), Some(said))))?;
     let hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Surroundings { addresses: network::addresses(), hostname })
+    let addresses = network::addresses();
+    let outside = network::outside()
+        .or_else(|| addresses.iter().find(|address| !address.is_loopback()).copied())
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    Ok(Surroundings { addresses, outside, hostname })
 }
 
-/// Takes hold of the data root.
+/// Takes hold of the data root, for as long as the value lives.
 ///
 /// # Errors
 /// It cannot be written to, or another host uses it.
-pub(crate) fn take_data_root(
-    path: &Path,
-    surroundings: Surroundings,
-    steps: &mut Steps,
-    log: &mut Log,
-) -> Result<Ground, Failure> {
-    let data_root = steps.take(log, "data root", || {
+pub(crate) fn take_data_root(path: &Path, steps: &mut Steps, log: &mut Log) -> Result<DataRoot, Failure> {
+    steps.take(log, "data root", || {
         let data_root = DataRoot::open(path)?;
         let said = match data_root.last_stop {
             LastStop::First => "used for the first time",
@@ -117,8 +110,7 @@ pub(crate) fn take_data_root(
             LastStop::Unclean => "the last stop was not clean, dockerd picks up what is there",
         };
         Ok((data_root, Some(format!("{}: {said}", path.display()))))
-    })?;
-    Ok(Ground { data_root, addresses: surroundings.addresses })
+    })
 }
 
 /// The file that `program` on `path` stands for.

@@ -1,7 +1,7 @@
 //! Addresses of this machine, and ports that a host is about to use.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use dind_contract::API_PORT;
 use nix::ifaddrs::getifaddrs;
@@ -11,17 +11,22 @@ use crate::failure::Failure;
 /// The machine's addresses, without those of links (`fe80::`), which no name could be given to.
 pub(super) fn addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
-    let mut addresses: Vec<IpAddr> = interfaces
+    interfaces
         .filter_map(|interface| {
             let address = interface.address?;
             let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
         })
         .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
-        .collect();
-    addresses.sort();
-    addresses.dedup();
-    addresses
+        .collect()
+}
+
+/// The address from which this machine would speak to the world, which is where it is spoken to. The kernel chooses it by
+/// its routes when a datagram socket is connected; nothing is sent to the address, which is one for examples (RFC 5737).
+pub(super) fn outside() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|local| local.ip())
 }
 
 /// Looks whether the TCP `listeners` can be had.
