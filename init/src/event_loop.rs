@@ -297,6 +297,7 @@ impl Host<'_> {
                 running.output = Some(Lines::new(started.output));
                 running.spoke = false;
                 running.said = None;
+                running.tail.clear();
                 Event::Spawned { service, pid: started.pid }
             }
             Err(e) => Event::SpawnFailed { service, why: e.to_string() },

@@ -123,6 +123,13 @@ impl DaemonOptions {
                 format!("run it without a host: docker run --rm --entrypoint dockerd IMAGE --{name}"),
             ));
         }
+        let ours = ["host", "data-root", "pidfile", "config-file"];
+        if ours.contains(&name) && word.value.as_deref().unwrap_or_default().is_empty() {
+            return Err(Failure::usage(
+                format!("{source}: --{name} lacks its value"),
+                "write the value after it",
+            ));
+        }
         let value = word.value.clone().unwrap_or_default();
         match name {
             "host" => self.hosts.push(listener(&value, source)?),
@@ -214,7 +221,10 @@ impl DaemonOptions {
 fn next_word<'a>(rest: &'a [String], source: &str) -> Result<Option<(Word<'a>, &'a [String])>, Failure> {
     let Some((first, after)) = rest.split_first() else { return Ok(None) };
     let bad = |cause: String| {
-        Failure::usage(format!("{source}: {cause}"), "docs: dockerd --help lists its options")
+        Failure::usage(
+            format!("{source}: {cause}"),
+            "`docker run --rm --entrypoint dockerd IMAGE --help` lists dockerd's options",
+        )
     };
     let (name, mut value) = if let Some(long) = first.strip_prefix("--") {
         let (name, value) = match long.split_once('=') {
@@ -240,8 +250,9 @@ fn next_word<'a>(rest: &'a [String], source: &str) -> Result<Option<(Word<'a>, &
     };
     let mut used = 1;
     if value.is_none() && !SWITCHES.contains(&name.as_str()) && !PRINTING.contains(&name.as_str()) {
-        value = Some(after.first().ok_or_else(|| bad(format!("{first} lacks its value")))?.clone());
-        used = 2;
+        value = after.first().cloned();
+        // The last word may be an option that dockerd does not have: it says so itself, and so it does of a missing value.
+        used = if value.is_some() { 2 } else { 1 };
     }
     let (written, after) = rest.split_at(used);
     Ok(Some((Word { name, value, written }, after)))
@@ -314,6 +325,12 @@ mod tests {
     }
 
     #[test]
+    fn what_dockerd_does_not_know_is_left_to_dockerd_to_refuse() {
+        assert_eq!(parse("--debug --foo").unwrap().passed, ["--debug", "--foo"]);
+        assert_eq!(parse("--label").unwrap().passed, ["--label"]);
+    }
+
+    #[test]
     fn what_a_host_decides_is_honoured() {
         let line =
             "-H tcp://0.0.0.0:4000 -Hunix:///a.sock --host=tcp://[::1]:5 --data-root /d -p /p --tls=false";
@@ -345,8 +362,8 @@ mod tests {
             ("--version", "--version"),
             ("-v", "--version"),
             ("--help", "--help"),
-            ("--label", "--label lacks its value"),
-            ("-H", "-H lacks its value"),
+            ("-H", "--host lacks its value"),
+            ("--pidfile=", "--pidfile lacks its value"),
             ("word", "\"word\""),
             ("--", "\"--\""),
             ("-", "\"-\""),

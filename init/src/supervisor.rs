@@ -469,7 +469,9 @@ fn verdict(
             help: "look at its last lines, or leave DIND_ON_FAILURE out to have it restarted".to_owned(),
         }),
         _ if deaths >= DEATHS => Some(Failure::failed(
-            format!("{name} failed for good: it ended {deaths} times within a minute, and at last {how}"),
+            format!(
+                "{name} failed for good: it died {deaths} times within a minute, and the last time it {how}"
+            ),
             "look at its last lines for the cause; `-e DOCKER_OPTS=--debug` makes dockerd say more",
         )),
         _ => None,

@@ -26,11 +26,13 @@ pub(super) struct Pair {
     pub(super) ca: Option<String>,
     pub(super) cert: Option<String>,
     pub(super) key: Option<String>,
+    /// Whether one of them is there and half-written.
+    pub(super) is_half: bool,
 }
 
 impl Pair {
     pub(super) fn empty(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), ca: None, cert: None, key: None }
+        Self { folder: folder.to_owned(), ca: None, cert: None, key: None, is_half: false }
     }
 
     /// Reads what is there.
@@ -38,13 +40,15 @@ impl Pair {
     /// # Errors
     /// A file is there and cannot be read.
     pub(super) fn read(folder: &Path) -> Result<Self, Failure> {
-        let file = |name: &str| read(&folder.join(name));
-        Ok(Self {
-            folder: folder.to_owned(),
-            ca: file("ca.pem")?,
-            cert: file("cert.pem")?,
-            key: file("key.pem")?,
-        })
+        let mut pair = Self::empty(folder);
+        for (name, place) in
+            [("ca.pem", &mut pair.ca), ("cert.pem", &mut pair.cert), ("key.pem", &mut pair.key)]
+        {
+            let text = read(&folder.join(name))?;
+            pair.is_half |= text.as_deref().is_some_and(is_half);
+            *place = text.filter(|text| !is_half(text));
+        }
+        Ok(pair)
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -92,20 +96,21 @@ impl Pair {
     }
 }
 
-/// A file's text; `None` where there is none, or only the first part of a PEM block.
+/// A file's text, if there is one.
 fn read(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read(path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let half = text.trim().is_empty() || (text.contains("-----BEGIN") && !text.contains("-----END"));
-            Ok((!half).then_some(text))
-        }
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Failure::usage(
             format!("cannot read {}: {e}", path.display()),
             "make it a readable file, or remove it to have a new one made",
         )),
     }
+}
+
+/// Whether a text is only the first part of a PEM block, or of nothing.
+fn is_half(text: &str) -> bool {
+    text.trim().is_empty() || (text.contains("-----BEGIN") && !text.contains("-----END"))
 }
 
 /// Writes a file under another name, brings it to the disk, and gives it its name.

@@ -81,7 +81,14 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
                     ca.cert_path(),
                     ca.key_path()
                 ),
-                "add the key, or a whole server/ folder to be used as it is, or remove the certificate to have a new CA made",
+                "add the key, or bring a whole server/ folder to be used as it is, or remove all to have new ones made",
+            ));
+        }
+        // No run of ours leaves a server's certificate without a trace of its CA.
+        (None, _) if server.cert.is_some() && !ca.is_half => {
+            return Err(Failure::usage(
+                format!("{} is there, but not all that belongs to it", server.cert_path()),
+                "bring ca.pem and key.pem beside it, or its CA with its key in ca/, or remove it to have new ones made",
             ));
         }
         (None, _) => {
@@ -149,9 +156,8 @@ fn keep(
     names: &[Name],
     now: OffsetDateTime,
 ) -> Result<Option<OffsetDateTime>, Failure> {
-    let (Some(cert), Some(key)) = (&pair.cert, &pair.key) else { return Ok(None) };
+    let Some(cert) = &pair.cert else { return Ok(None) };
     let parsed = Parsed::read(cert, &pair.cert_path())?;
-    parsed.check_key(key, &pair.cert_path(), &pair.key_path())?;
     if !parsed.is_signed_by(&authority.parsed) {
         return Err(Failure::usage(
             format!("{} was not signed by the CA in {}", pair.cert_path(), pair.beside("ca/cert.pem")),
@@ -161,6 +167,8 @@ fn keep(
             ),
         ));
     }
+    let Some(key) = &pair.key else { return Ok(None) };
+    parsed.check_key(key, &pair.cert_path(), &pair.key_path())?;
     let covers = names.iter().all(|name| parsed.names.contains(name));
     let is_current = pair.ca.as_deref() == Some(authority.cert.as_str());
     Ok((covers && is_current && parsed.expires - RENEWAL > now).then_some(parsed.expires))
@@ -227,7 +235,7 @@ impl Authority {
         if !parsed.is_ca {
             return Err(Failure::usage(
                 format!("{} is not the certificate of a CA", pair.cert_path()),
-                "replace it by the CA's, or remove the folder to have a new CA made",
+                "replace it by the CA's, or remove all certificates to have new ones made",
             ));
         }
         parsed.check_key(key, &pair.cert_path(), &pair.key_path())?;
