@@ -1,6 +1,5 @@
 //! The engine that the tests run on.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +51,7 @@ pub(crate) fn unique_name() -> String {
     format!("dind-test-{}-{}-{count}", std::process::id(), now() % 1_000_000)
 }
 
-/// The options that mark a container, a volume or an image as ours.
+/// The options that mark a container or a volume as ours.
 pub(crate) fn labels() -> Vec<String> {
     let owner = format!("{OWNER}={} {} {}", pid_namespace(), std::process::id(), now());
     vec!["--label".into(), format!("{LABEL}={}", test_name()), "--label".into(), owner]
@@ -73,14 +72,6 @@ fn sweep() {
     let owner = format!("{{{{.Name}}}}\t{{{{.Label {OWNER:?}}}}}");
     for volume in abandoned(&["volume", "ls", "--filter", &label, "--format", &owner]) {
         let _ = docker(["volume", "rm", "-f", &volume]);
-    }
-    let ids = docker(["images", "-q", "--filter", &label]).ok();
-    for id in ids.lines().collect::<HashSet<_>>() {
-        let format = format!("{{{{index .Config.Labels {OWNER:?}}}}}");
-        let owner = docker(["image", "inspect", "--format", &format, id]);
-        if owner.code == Some(0) && is_abandoned(owner.stdout.trim()) {
-            let _ = docker(["rmi", "-f", id]);
-        }
     }
 }
 

@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::command::{Call, Ended};
 use crate::engine::docker;
-use crate::image;
 use crate::log::Line;
 use crate::options::HostOptions;
 
@@ -150,20 +149,6 @@ impl Host {
     pub fn pid_of(&self, service: &str) -> u64 {
         let status = self.service(service);
         status["pid"].as_u64().unwrap_or_else(|| panic!("{service} does not run: {status}"))
-    }
-
-    /// Brings the image `busybox` into the host.
-    #[track_caller]
-    pub fn load_busybox(&self) {
-        let import =
-            ["exec", "-i", &self.name, "docker", "import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]"];
-        Call::new("docker").args(import).args(["-", "busybox"]).stdin(image::busybox()).run().ok();
-    }
-
-    /// Asserts that a container runs inside the host.
-    #[track_caller]
-    pub fn assert_runs_containers(&self) {
-        assert_eq!(self.docker(["run", "--rm", "busybox", "echo", "from within"]).ok(), "from within");
     }
 
     /// A client outside, at the container's address, with the host's client certificate.

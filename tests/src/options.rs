@@ -26,28 +26,15 @@ pub const RUN_OPTIONS: [&str; 12] = [
 ];
 
 /// How to run one host: built up, then [started](Self::start) or [refused](Self::refused).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct HostOptions {
-    image: String,
     run: Vec<String>,
     arguments: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
 }
 
-impl Default for HostOptions {
-    fn default() -> Self {
-        Self { image: IMAGE.into(), run: Vec::new(), arguments: Vec::new(), files: Vec::new() }
-    }
-}
-
 impl HostOptions {
-    /// Runs this image instead of [`IMAGE`].
-    pub fn image(mut self, image: &str) -> Self {
-        self.image = image.into();
-        self
-    }
-
     /// Adds options of `docker run`.
     pub fn run<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.run.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
@@ -90,7 +77,7 @@ impl HostOptions {
         engine::prepare();
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
-        let create = create.args(RUN_OPTIONS).args(self.run).arg(self.image).args(self.arguments);
+        let create = create.args(RUN_OPTIONS).args(self.run).arg(IMAGE).args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
         host.put(&self.files);

@@ -39,7 +39,6 @@ fn wait_gives_up_when_its_time_is_over() {
     host.exec(["dind-init", "health"]).fails();
     assert_eq!(host.status()["phase"], "starting");
     host.stop();
-    // The stub takes no SIGTERM for an answer as PID of its own: whatever it does, the host ends within its budget.
     assert_ne!(host.inspect("{{.State.ExitCode}}"), "137", "{}", host.logs());
 }
 

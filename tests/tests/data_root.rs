@@ -1,6 +1,9 @@
 //! The data root: kept across hosts, guarded against two of them, refused when it cannot be written.
 
-use dind_tests::{Host, Volume};
+use dind_tests::{Host, Volume, docker, until};
+
+/// An engine without a host: dockerd, with a containerd that it starts itself.
+const BARE: &str = "for cgroup in /sys/fs/cgroup/*; do mount -o remount,bind,rw $cgroup; done; exec dockerd";
 
 #[test]
 fn a_volume_keeps_its_images_across_hosts() {
@@ -62,4 +65,35 @@ fn a_refused_host_leaves_the_mark_of_a_clean_stop() {
     with_data().file("/certs/ca/cert.pem", 0o644, "not a certificate\n").refused(64, &["/certs/ca/cert.pem"]);
     with_data().env("DOCKER_OPTS", "--frobnicate=yes").refused(64, &["frobnicate"]);
     assert_eq!(with_data().start().status()["last_stop"], "clean");
+}
+
+/// A data root moves freely between a host and an engine that runs by itself, in both directions.
+#[test]
+fn a_data_root_of_a_bare_dockerd_is_taken_over_and_given_back() {
+    let data = Volume::new();
+    let bare = || {
+        Host::options().volume(&data, "/var/lib/docker").run(["--entrypoint", "sh"]).arguments(["-c", BARE])
+    };
+    let answers = |host: &Host| {
+        docker(["start", host.name()]).ok();
+        until("a bare dockerd to answer", 30, || (host.docker(["version"]).code == Some(0)).then_some(()));
+    };
+    let first = bare().create();
+    answers(&first);
+    first.load_busybox();
+    first.assert_runs_containers();
+    first.stop();
+    drop(first);
+
+    let host = Host::options().volume(&data, "/var/lib/docker").start();
+    host.assert_runs_containers();
+    host.docker(["tag", "busybox", "seen-by-the-host"]).ok();
+    assert_eq!(host.alarms(), []);
+    host.stop();
+    host.assert_exited(0);
+    drop(host);
+
+    let last = bare().create();
+    answers(&last);
+    assert_eq!(last.docker(["run", "--rm", "seen-by-the-host", "echo", "and back"]).ok(), "and back");
 }

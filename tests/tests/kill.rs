@@ -1,6 +1,6 @@
 //! A host that was killed comes back, and cleans up what is its own without a word of alarm.
 
-use dind_tests::{Host, Line, docker, until_equal};
+use dind_tests::{Host, Line, POLITE, docker};
 
 /// The host's own warnings and errors since a line of its log.
 fn alarms_since(host: &Host, lines: usize) -> Vec<Line> {
@@ -11,7 +11,7 @@ fn alarms_since(host: &Host, lines: usize) -> Vec<Line> {
 fn a_killed_host_comes_back_with_what_it_had() {
     let host = Host::options().start();
     host.load_busybox();
-    host.docker(["run", "-d", "--name", "worker", "--restart", "always", "busybox", "sleep", "1000"]).ok();
+    host.run_nested("worker", &["--restart", "always"], POLITE);
     host.docker(["volume", "create", "kept"]).ok();
     host.signal("KILL");
     assert_eq!(host.ends(), 137);
@@ -21,14 +21,31 @@ fn a_killed_host_comes_back_with_what_it_had() {
     assert_eq!(said, 1, "{}", host.logs());
     host.assert_runs_containers();
     assert_eq!(host.docker(["volume", "ls", "-q"]).ok(), "kept");
-    let running = || host.docker(["inspect", "-f", "{{.State.Running}}", "worker"]).stdout;
-    until_equal("the nested container to come back", 30, "true\n", running);
+    host.wait_for_nested("worker");
     let dead = host.docker(["ps", "-aq", "--filter", "status=dead"]).ok();
     assert_eq!(dead, "");
     host.stop();
     host.assert_exited(0);
     host.start();
     assert_eq!(host.status()["last_stop"], "clean");
+}
+
+/// Whatever the API had answered before the kill is there, whole.
+#[test]
+fn acknowledged_means_kept() {
+    let host = Host::options().start();
+    host.load_busybox();
+    for round in 0..4 {
+        let dockerfile = format!("FROM busybox\nRUN echo {round} > /round\nCMD [\"cat\", \"/round\"]\n");
+        host.build(&format!("app:{round}"), &dockerfile);
+        host.signal("KILL");
+        assert_eq!(host.ends(), 137);
+        host.start();
+        for kept in 0..=round {
+            let ran = host.docker(["run", "--rm", &format!("app:{kept}")]).ok();
+            assert_eq!(ran, kept.to_string());
+        }
+    }
 }
 
 #[test]

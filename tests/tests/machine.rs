@@ -2,13 +2,14 @@
 
 use std::os::unix::net::UnixListener;
 
-use dind_tests::{Host, HostOptions, Image};
+use dind_tests::{Host, HostOptions, Volume};
 
 #[test]
 fn a_missing_program_is_named() {
     for program in ["dockerd", "containerd"] {
-        let image = Image::derived(&format!("RUN rm $(command -v {program})"));
-        Host::options().image(image.name()).refused(69, &[program]);
+        let script = format!("rm $(command -v {program}) && exec dind-init");
+        let options = Host::options().run(["--entrypoint", "sh"]).arguments(["-c", &script]);
+        options.refused(69, &[&format!("{program} is not in this image")]);
     }
 }
 
@@ -35,4 +36,31 @@ fn a_docker_socket_mounted_from_outside_is_refused_and_left_alone() {
 #[test]
 fn without_its_capabilities_a_host_says_what_it_lacks() {
     Host::options().run(["--cap-drop", "SYS_ADMIN"]).refused(69, &["SYS_ADMIN"]);
+}
+
+#[test]
+fn a_host_runs_on_uncommon_ground() {
+    let table: [&[&str]; 6] = [
+        &["-t"],
+        &["--network", "none"],
+        &["--tmpfs", "/run"],
+        &["--tmpfs", "/var/lib/docker"],
+        &["--read-only", "--tmpfs", "/run", "--tmpfs", "/certs"],
+        &["-e", "DOCKER_OPTS=--iptables=false"],
+    ];
+    for options in table {
+        let host = Host::options().run(options).start();
+        host.load_busybox();
+        host.assert_runs_containers();
+        host.stop();
+        host.assert_exited(0);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    Host::options().run(["--read-only"]).refused(69, &["/run/dind", "Read-only", "--tmpfs /run"]);
+    let certificates = Volume::new();
+    Host::options().volume(&certificates, "/certs:ro").refused(69, &["/certs", "Read-only"]);
+    Host::options().run(["--user", "1000"]).refused(69, &["SYS_ADMIN"]);
 }

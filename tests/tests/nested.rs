@@ -36,7 +36,6 @@ fn a_nested_container_reaches_the_network_of_the_host() {
         (!heard.is_empty()).then_some(heard)
     });
     assert_eq!(heard, "hello\n");
-    Call::new("docker").args(["exec", host.name(), "docker", "rm", "-f", "web"]).run().ok();
 }
 
 #[test]
@@ -47,4 +46,36 @@ fn memory_and_cpus_of_the_host_bind_what_runs_inside() {
     assert_eq!(host.docker(["info", "--format", "{{.NCPU}}"]).ok(), "1");
     let allowed = host.docker(["run", "--rm", "busybox", "sh", "-c", "cat /proc/self/status"]).ok();
     assert!(allowed.lines().any(|line| line == "Cpus_allowed_list:\t0"), "{allowed}");
+}
+
+/// A process in a nested container starts with no signal blocked and none ignored, as on any other engine.
+#[test]
+fn signals_reach_what_runs_in_a_nested_container() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.docker(["run", "-d", "--name", "worker", "busybox", "sleep", "1000"]).ok();
+    let run = host.docker(["run", "--rm", "busybox", "cat", "/proc/self/status"]).ok();
+    let exec = host.docker(["exec", "worker", "cat", "/proc/self/status"]).ok();
+    for status in [run, exec] {
+        let masks = status.lines().filter(|line| line.starts_with("SigBlk:") || line.starts_with("SigIgn:"));
+        let masks: Vec<&str> = masks.collect();
+        assert_eq!(masks, ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]);
+    }
+    let script = "trap 'echo heard; exit' USR1; kill -USR1 $$; sleep 1";
+    assert_eq!(host.docker(["run", "--rm", "busybox", "sh", "-c", script]).ok(), "heard");
+}
+
+#[test]
+fn the_image_brings_compose_and_both_builders() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.docker(["compose", "version"]).ok();
+    host.docker(["buildx", "version"]).ok();
+    for buildkit in ["0", "1"] {
+        let dockerfile = format!("FROM busybox\nRUN echo {buildkit} > /built\nCMD [\"cat\", \"/built\"]\n");
+        let setting = format!("DOCKER_BUILDKIT={buildkit}");
+        let build = ["exec", "-i", "-e", &setting, host.name(), "docker", "build", "-t", "app", "-"];
+        Call::new("docker").args(build).stdin(dockerfile).run().ok();
+        assert_eq!(host.docker(["run", "--rm", "app"]).ok(), buildkit);
+    }
 }

@@ -6,11 +6,18 @@ fn info(host: &Host, format: &str) -> String {
     host.docker(["info", "--format", format]).ok()
 }
 
+/// The engine's labels, sorted: it says them in any order.
+fn labels(host: &Host) -> Vec<String> {
+    let mut labels: Vec<String> = serde_json::from_str(&info(host, "{{json .Labels}}")).unwrap();
+    labels.sort();
+    labels
+}
+
 #[test]
 fn quotes_in_docker_opts_hold_words_together() {
     let options = r#"--insecure-registry 10.0.0.1 --label "a=b c" --label 'd=$HOME' --label e=f\ g"#;
     let host = Host::options().env("DOCKER_OPTS", options).start();
-    assert_eq!(info(&host, "{{json .Labels}}"), r#"["a=b c","d=$HOME","e=f g"]"#);
+    assert_eq!(labels(&host), ["a=b c", "d=$HOME", "e=f g"]);
     let registries = info(&host, "{{json .RegistryConfig}}");
     assert!(registries.contains("10.0.0.1"), "{registries}");
 }
@@ -20,7 +27,8 @@ fn arguments_are_options_for_dockerd() {
     let forms: [&[&str]; 2] = [&["--label", "a=b c", "--debug"], &["dockerd", "--label", "a=b c", "--debug"]];
     for arguments in forms {
         let host = Host::options().env("DOCKER_OPTS", "--label d=e").arguments(arguments).start();
-        assert_eq!(info(&host, "{{json .Labels}} {{.Debug}}"), r#"["d=e","a=b c"] true"#, "{arguments:?}");
+        assert_eq!(labels(&host), ["a=b c", "d=e"], "{arguments:?}");
+        assert_eq!(info(&host, "{{.Debug}}"), "true", "{arguments:?}");
     }
     let host = Host::options().arguments(["dockerd"]).start();
     assert_eq!(host.listening_ports(), [2376]);

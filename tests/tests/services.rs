@@ -1,6 +1,6 @@
 //! Services that die.
 
-use dind_tests::{Host, docker, until};
+use dind_tests::{Host, POLITE, docker, until, until_equal};
 
 /// Kills a service inside the host, and waits until another process has its place.
 #[track_caller]
@@ -17,12 +17,16 @@ fn kill(host: &Host, service: &str) {
 fn a_killed_dockerd_comes_back() {
     let host = Host::options().start();
     host.load_busybox();
+    host.run_nested("worker", &["--restart", "always"], POLITE);
     kill(&host, "dockerd");
     host.wait();
     assert_eq!(host.service("dockerd")["restarts"], 1);
     assert_eq!(host.service("containerd")["restarts"], 0);
     assert_eq!(host.status()["phase"], "ready");
     host.assert_runs_containers();
+    host.wait_for_nested("worker");
+    let wanted = ["containerd", "containerd-shim", "dind-init", "dockerd", "sh", "sleep"];
+    until_equal("nothing to be left of the earlier run", 20, wanted, || host.process_names());
     assert!(host.alarms().iter().any(|line| line.message.contains("dockerd")), "{}", host.logs());
     host.stop();
     host.assert_exited(0);
@@ -38,6 +42,33 @@ fn a_killed_containerd_comes_back() {
     host.assert_runs_containers();
     host.stop();
     host.assert_exited(0);
+}
+
+#[test]
+fn both_killed_at_once_come_back() {
+    let host = Host::options().start();
+    host.load_busybox();
+    let (containerd, dockerd) = (host.pid_of("containerd"), host.pid_of("dockerd"));
+    host.shell(&format!("kill -9 {containerd} {dockerd}")).ok();
+    until_equal("the host to notice", 20, false, || {
+        host.status()["phase"] == "ready" && host.service("dockerd")["pid"] == dockerd
+    });
+    host.wait();
+    host.assert_runs_containers();
+    host.stop();
+    host.assert_exited(0);
+}
+
+#[test]
+fn a_stop_while_dockerd_is_down_ends_in_time() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.run_nested("worker", &[], POLITE);
+    host.shell(&format!("kill -9 {}", host.pid_of("dockerd"))).ok();
+    host.stop();
+    assert_ne!(host.inspect("{{.State.ExitCode}}"), "137", "{}", host.logs());
+    host.start();
+    host.assert_runs_containers();
 }
 
 #[test]

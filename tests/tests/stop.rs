@@ -1,28 +1,6 @@
 //! Stopping: nothing is lost, whoever asks and however stubborn what runs inside.
 
-use dind_tests::{Host, HostOptions, Line, docker, until, until_equal};
-
-/// A nested container that says a last word when it is asked to end.
-const POLITE: &str = "trap 'echo last words; exit 0' TERM; echo up; while :; do sleep 0.1; done";
-/// One that does not listen.
-const STUBBORN: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 0.1; done";
-
-/// Starts a nested container, and waits until it has said that it is up.
-#[track_caller]
-fn run_nested(host: &Host, name: &str, options: &[&str], script: &str) {
-    let run = ["run", "-d", "--name", name].into_iter().chain(options.iter().copied());
-    host.docker(run.chain(["busybox", "sh", "-c", script])).ok();
-    until("a nested container to be up", 20, || {
-        host.docker(["logs", name]).stdout.contains("up").then_some(())
-    });
-}
-
-/// Waits until a nested container runs again, brought back by its restart policy.
-#[track_caller]
-fn comes_back(host: &Host, name: &str) {
-    let running = || host.docker(["inspect", "-f", "{{.State.Running}}", name]).stdout;
-    until_equal("the nested container to come back", 20, "true\n", running);
-}
+use dind_tests::{Host, HostOptions, Line, POLITE, STUBBORN, docker, until, until_equal};
 
 /// Asserts that the host has stopped cleanly: its own exit, dockerd's own last words, nothing killed from outside.
 #[track_caller]
@@ -37,14 +15,14 @@ fn assert_stopped_cleanly(host: &Host) {
 fn ten_rounds_of_stop_and_start() {
     let host = Host::options().start();
     host.load_busybox();
-    run_nested(&host, "worker", &["--restart", "unless-stopped"], POLITE);
+    host.run_nested("worker", &["--restart", "unless-stopped"], POLITE);
     let authority = host.exec(["cat", "/certs/ca/cert.pem"]).ok();
     let processes = host.process_names();
     for round in 1..=10 {
         host.stop();
         assert_stopped_cleanly(&host);
         host.start();
-        comes_back(&host, "worker");
+        host.wait_for_nested("worker");
         assert_eq!(host.docker(["ps", "-aq"]).ok().lines().count(), 1, "round {round}");
         assert_eq!(host.status()["last_stop"], "clean", "round {round}");
         assert_eq!(host.exec(["cat", "/certs/ca/cert.pem"]).ok(), authority, "round {round}");
@@ -59,11 +37,11 @@ fn a_nested_container_sees_its_sigterm_and_writes_a_last_line() {
     let host = Host::options().start();
     host.load_busybox();
     let script = POLITE.replace("exit 0", "echo kept > /data/last; exit 7");
-    run_nested(&host, "worker", &["-v", "data:/data"], &script);
+    host.run_nested("worker", &["-v", "data:/data"], &script);
     host.stop();
     assert_stopped_cleanly(&host);
     host.start();
-    let logs = host.docker(["logs", "worker"]).ok();
+    let logs = host.nested_logs("worker").ok();
     assert!(logs.ends_with("last words"), "{logs}");
     assert_eq!(host.docker(["inspect", "-f", "{{.State.ExitCode}}", "worker"]).ok(), "7");
     assert_eq!(host.docker(["run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/last"]).ok(), "kept");
@@ -73,12 +51,12 @@ fn a_nested_container_sees_its_sigterm_and_writes_a_last_line() {
 fn a_nested_container_that_ignores_sigterm_does_not_keep_dockerd_from_its_end() {
     let host = Host::options().start();
     host.load_busybox();
-    run_nested(&host, "stubborn", &["--restart", "unless-stopped"], STUBBORN);
+    host.run_nested("stubborn", &["--restart", "unless-stopped"], STUBBORN);
     host.stop();
     assert_stopped_cleanly(&host);
     host.start();
     assert_eq!(host.status()["last_stop"], "clean");
-    comes_back(&host, "stubborn");
+    host.wait_for_nested("stubborn");
 }
 
 #[test]
@@ -86,7 +64,7 @@ fn many_stubborn_containers_fit_a_short_budget() {
     let host = Host::options().env("DIND_STOP_TIMEOUT", "3").start();
     host.load_busybox();
     for count in 0..10 {
-        run_nested(&host, &format!("stubborn-{count}"), &["--stop-timeout", "60"], STUBBORN);
+        host.run_nested(&format!("stubborn-{count}"), &["--stop-timeout", "60"], STUBBORN);
     }
     host.stop_within(3);
     assert_stopped_cleanly(&host);
@@ -100,7 +78,7 @@ fn many_stubborn_containers_fit_a_short_budget() {
 fn a_paused_container_does_not_keep_the_host_from_its_end() {
     let host = Host::options().env("DIND_STOP_TIMEOUT", "5").start();
     host.load_busybox();
-    run_nested(&host, "paused", &[], STUBBORN);
+    host.run_nested("paused", &[], STUBBORN);
     host.docker(["pause", "paused"]).ok();
     host.stop_within(5);
     assert_stopped_cleanly(&host);
@@ -120,7 +98,7 @@ fn every_stop_signal_stops_cleanly() {
 fn a_second_signal_hurries_and_loses_nothing() {
     let host = Host::options().env("DIND_STOP_TIMEOUT", "60").start();
     host.load_busybox();
-    run_nested(&host, "stubborn", &["--stop-timeout", "50"], STUBBORN);
+    host.run_nested("stubborn", &["--stop-timeout", "50"], STUBBORN);
     host.signal("TERM");
     until("the host to begin its stop", 20, || {
         let phase = host.exec(["dind-init", "status", "--json"]);
@@ -151,11 +129,11 @@ fn a_host_under_another_init_stops_cleanly() {
     for options in both {
         let host = options.start();
         host.load_busybox();
-        run_nested(&host, "worker", &[], POLITE);
+        host.run_nested("worker", &[], POLITE);
         host.stop();
         assert_stopped_cleanly(&host);
         host.start();
         assert_eq!(host.status()["last_stop"], "clean");
-        assert!(host.docker(["logs", "worker"]).ok().ends_with("last words"));
+        assert!(host.nested_logs("worker").ok().ends_with("last words"));
     }
 }
