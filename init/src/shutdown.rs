@@ -39,12 +39,12 @@ impl Schedule {
     /// dockerd needs a second or two to unmount and write down twenty containers, and a sync of a busy disk as long.
     pub(crate) fn new(asked: Moment, stop_timeout: Duration) -> Self {
         let end = asked + stop_timeout.saturating_sub(MARGIN);
-        let after = ((end - asked) / 2).min(Duration::from_secs(4));
+        let after = ((end - asked) * 2 / 3).min(Duration::from_secs(4));
         Self {
             containers: end - after,
-            holder: end - after * 4 / 10,
-            services: end - after * 3 / 10,
-            strays: end - after * 2 / 10,
+            holder: end - after * 5 / 20,
+            services: end - after * 4 / 20,
+            strays: end - after * 3 / 20,
             end,
         }
     }
