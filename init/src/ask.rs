@@ -11,7 +11,7 @@ use dind_contract::{Status, exit, paths};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::failure::Failure;
-use crate::http::Ping;
+use crate::http::{Asked, Question};
 
 /// How long a host may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -157,14 +157,14 @@ fn timed_out(timeout: Duration, last: Option<&Status>) -> Failure {
 /// Asks the engine, waiting at most `patience` for all of its answer.
 fn ping(socket: &Path, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
-    let Ok(mut ping) = Ping::ask(socket) else { return false };
+    let Ok(mut asked) = Asked::engine(socket, Question::Ping) else { return false };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let polled = poll(&mut [PollFd::new(ping.fd(), PollFlags::POLLIN)], timeout);
+        let polled = poll(&mut [PollFd::new(asked.fd(), PollFlags::POLLIN)], timeout);
         match polled {
             Ok(1..) => {
-                if let Some(answer) = ping.advance() {
+                if let Some(answer) = asked.advance() {
                     return answer;
                 }
             }

@@ -19,7 +19,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::ask::WARN_DAYS;
 use crate::ground::{DataRoot, Steps};
-use crate::http::Ping;
+use crate::http::{Asked, Question};
 use crate::lines::Lines;
 use crate::log::{self, Level, Log};
 use crate::notify::Notifications;
@@ -80,7 +80,8 @@ struct Host<'log> {
     status_socket: StatusSocket,
     /// What those who follow the status know.
     told: Summary,
-    ping: Option<(usize, Ping)>,
+    /// The service that is being asked whether it answers.
+    asked: Option<(usize, Asked)>,
     /// The process that syncs the data root, and what it writes.
     flush: Option<(i32, Lines)>,
     began: Instant,
@@ -114,7 +115,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::
         supervisor,
         log,
         told: (Phase::Starting, Vec::new()),
-        ping: None,
+        asked: None,
         flush: None,
         began,
         ready_ms: None,
@@ -153,7 +154,7 @@ impl Host<'_> {
         ];
         fds.extend(self.status_socket.listeners().map(input));
         fds.extend(self.running.iter().filter_map(|running| running.output.as_ref()?.fd()).map(input));
-        fds.extend(self.ping.as_ref().map(|(_, ping)| input(ping.fd())));
+        fds.extend(self.asked.as_ref().map(|(_, asked)| input(asked.fd())));
         fds.extend(self.log.waits_for().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -172,11 +173,11 @@ impl Host<'_> {
             let sender = self.running.iter().position(|running| running.pid == Some(pid));
             events.extend(sender.map(|service| Event::Notified { service }));
         }
-        if let Some((service, ping)) = &mut self.ping
-            && let Some(answered) = ping.advance()
+        if let Some((service, asked)) = &mut self.asked
+            && let Some(answered) = asked.advance()
         {
             events.push(Event::Pinged { service: *service, answered });
-            self.ping = None;
+            self.asked = None;
         }
         while let Ok(Some(signal)) = self.prepared.signals.read_signal() {
             events.extend(signals::meaning(signal.ssi_signo).map(|meaning| match meaning {
@@ -215,11 +216,13 @@ impl Host<'_> {
         }
         let service = self.running.iter().position(|running| running.pid == Some(pid))?;
         self.read_output(service, true);
-        if self.ping.as_ref().is_some_and(|(pinged, _)| *pinged == service) {
-            self.ping = None;
+        if self.asked.as_ref().is_some_and(|(asked, _)| *asked == service) {
+            self.asked = None;
         }
         let running = self.running.get_mut(service)?;
         running.pid = None;
+        // At once: whoever tries a socket that refuses waits longer before the next try than for one that is not there.
+        remove_leftovers(&running.service);
         Some(Event::Exited { service, end, spoke: running.spoke, last: running.said.take() })
     }
 
@@ -252,10 +255,13 @@ impl Host<'_> {
                     process::send(pid, unix(signal));
                 }
             }
-            Action::Ping { service } => match Ping::ask(Path::new(paths::DOCKER_SOCKET)) {
-                Ok(ping) => self.ping = Some((service, ping)),
-                Err(_) => return Some(Event::Pinged { service, answered: false }),
-            },
+            Action::Ping { service, again } => {
+                let question = if again { Question::SeesContainerd } else { Question::Ping };
+                match Asked::engine(Path::new(paths::DOCKER_SOCKET), question) {
+                    Ok(asked) => self.asked = Some((service, asked)),
+                    Err(_) => return Some(Event::Pinged { service, answered: false }),
+                }
+            }
             Action::EndContainers => {
                 for pid in process::of_containers() {
                     process::send(pid, Unix::SIGKILL);
@@ -285,9 +291,7 @@ impl Host<'_> {
         let mut environment = self.prepared.settings.environment.clone();
         environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
         let Some(running) = self.running.get_mut(service) else { return Event::Tick };
-        for file in &running.service.leftovers {
-            let _ = fs::remove_file(file);
-        }
+        remove_leftovers(&running.service);
         let started = write_config(running.service.config.as_ref()).and_then(|()| {
             process::start(running.program.as_os_str(), &running.service.arguments, &environment)
         });
@@ -398,6 +402,12 @@ fn unix(signal: Signal) -> Unix {
         Signal::Reload => Unix::SIGHUP,
         Signal::Terminate => Unix::SIGTERM,
         Signal::Kill => Unix::SIGKILL,
+    }
+}
+
+fn remove_leftovers(service: &Service) {
+    for file in &service.leftovers {
+        let _ = fs::remove_file(file);
     }
 }
 

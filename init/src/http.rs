@@ -1,36 +1,55 @@
-//! The smallest HTTP/1.1 client that can ask an engine whether it answers. It never blocks.
+//! The smallest HTTP/1.1 client that can ask an engine how it is. It never blocks.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use std::os::fd::AsRawFd;
 
-const REQUEST: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n";
-/// The engine's answer has about 300 bytes; more than this is not one.
-const LONGEST: usize = 8 * 1024;
+/// An answer of the engine has a few kilobytes at most; more than this is not one.
+const LONGEST: usize = 64 * 1024;
 
-/// A question under way: `GET /_ping`.
-pub(crate) struct Ping {
+/// What an engine can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Whether it answers at all.
+    Ping,
+    /// Whether its containerd answers it, too: it may still have to find it again after a restart.
+    SeesContainerd,
+}
+
+impl Question {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Ping => "/_ping",
+            Self::SeesContainerd => "/version",
+        }
+    }
+}
+
+/// A question under way.
+pub(crate) struct Asked {
+    question: Question,
     stream: UnixStream,
     answer: Vec<u8>,
 }
 
-impl Ping {
-    /// Asks the engine behind the unix `socket`.
+impl Asked {
+    /// Asks the engine behind the unix socket at `path`.
     ///
     /// # Errors
     /// Nobody listens there, or the question cannot be sent.
-    pub(crate) fn ask(path: &Path) -> io::Result<Self> {
+    pub(crate) fn engine(path: &Path, question: Question) -> io::Result<Self> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
         let mut stream = UnixStream::from(fd);
+        let request =
+            format!("GET {} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n", question.path());
         // A new socket takes so few bytes at once.
-        stream.write_all(REQUEST)?;
-        Ok(Self { stream, answer: Vec::new() })
+        stream.write_all(request.as_bytes())?;
+        Ok(Self { question, stream, answer: Vec::new() })
     }
 
     /// What to poll for `POLLIN`.
@@ -43,25 +62,34 @@ impl Ping {
         let mut piece = [0; 1024];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Some(false),
+                Ok(0) => return Some(is_good(self.question, &self.answer, true).unwrap_or(false)),
                 Ok(length) => self.answer.extend_from_slice(piece.get(..length).unwrap_or_default()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(_) => return Some(false),
             }
-            if let Some(answer) = is_good(&self.answer) {
-                return Some(answer);
+            if let Some(good) = is_good(self.question, &self.answer, false) {
+                return Some(good);
             }
         }
     }
 }
 
-/// Whether these bytes begin an answer with status 200; `None` while that cannot be told.
-fn is_good(answer: &[u8]) -> Option<bool> {
+/// Whether these bytes are a good answer; `None` while that cannot be told. `all`: there will be no more.
+fn is_good(question: Question, answer: &[u8], all: bool) -> Option<bool> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(answer) {
-        Ok(httparse::Status::Complete(_)) => Some(response.code == Some(200)),
+        Ok(httparse::Status::Complete(head)) => match (response.code, question) {
+            (Some(200), Question::Ping) => Some(true),
+            // It is named among the components of the version when it has told its own.
+            (Some(200), Question::SeesContainerd) if all => {
+                let body = String::from_utf8_lossy(answer.get(head..).unwrap_or_default());
+                Some(body.contains("\"Name\":\"containerd\""))
+            }
+            (Some(200), Question::SeesContainerd) if answer.len() < LONGEST => None,
+            _ => Some(false),
+        },
         Ok(httparse::Status::Partial) if answer.len() < LONGEST => None,
         _ => Some(false),
     }
@@ -75,6 +103,7 @@ mod tests {
 
     #[test]
     fn only_a_complete_200_is_good() {
+        let is_good = |answer: &[u8]| is_good(Question::Ping, answer, false);
         assert_eq!(is_good(b"HTTP/1.1 200 OK\r\nServer: Docker\r\n\r\nOK"), Some(true));
         assert_eq!(is_good(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), Some(false));
         assert_eq!(is_good(b"HTTP/1.1 200 OK\r\nServer:"), None);
@@ -83,14 +112,27 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_sees_its_containerd_when_it_names_it() {
+        let seen = br#"HTTP/1.1 200 OK
+
+{"Components":[{"Name":"Engine"},{"Name":"containerd","Version":"1.7"}]}"#;
+        assert_eq!(is_good(Question::SeesContainerd, seen, false), None, "there may be more");
+        assert_eq!(is_good(Question::SeesContainerd, seen, true), Some(true));
+        let alone = b"HTTP/1.1 200 OK\r\n\r\n{\"Components\":[{\"Name\":\"Engine\"}]}";
+        assert_eq!(is_good(Question::SeesContainerd, alone, true), Some(false));
+    }
+
+    #[test]
     fn nobody_there_is_an_error() {
-        assert!(Ping::ask(Path::new("/nowhere/docker.sock")).is_err());
+        assert!(Asked::engine(Path::new("/nowhere/docker.sock"), Question::Ping).is_err());
     }
 
     proptest! {
         #[test]
         fn any_answer_is_judged(answer in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = is_good(&answer);
+            for question in [Question::Ping, Question::SeesContainerd] {
+                prop_assert!(is_good(question, &answer, true).is_some() || answer.len() < LONGEST);
+            }
         }
     }
 }

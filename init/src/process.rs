@@ -7,7 +7,7 @@ use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{self, Signal};
+use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::{Pid, setsid};
 
 /// A process that was started, and what it writes.
@@ -37,9 +37,16 @@ pub(crate) fn start(
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
-    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and allocates nothing.
+    // We block every signal, and a mask outlives execve(2): no container could be told to stop.
+    let unblocked = SigSet::empty();
+    // SAFETY: between fork and exec only setsid(2) and sigprocmask(2) are called, which are async-signal-safe and
+    // allocate nothing.
     unsafe {
-        command.pre_exec(|| setsid().map(|_| ()).map_err(io::Error::from));
+        command.pre_exec(move || {
+            setsid()?;
+            unblocked.thread_set_mask()?;
+            Ok(())
+        });
     }
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -98,9 +105,10 @@ pub(crate) fn descendants() -> Vec<i32> {
     below(&all(), &[ourselves])
 }
 
-/// The processes of all containers: what descends from their shims.
+/// The processes of all containers: what descends from their shims, but for the runc that cleans up after them.
 pub(crate) fn of_containers() -> Vec<i32> {
-    let entries = all();
+    let mut entries = all();
+    entries.retain(|entry| entry.name != "runc");
     // The kernel keeps 15 characters of a name.
     let shims: Vec<i32> = entries
         .iter()

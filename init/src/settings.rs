@@ -167,7 +167,9 @@ fn sort_environment(environment: impl IntoIterator<Item = (OsString, OsString)>)
     services.insert("HOME".to_owned(), "/root".into());
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
-        if name.starts_with("DIND_") || variables::ALL.iter().any(|variable| variable.name == name) {
+        if name.to_ascii_uppercase().starts_with("DIND_")
+            || variables::ALL.iter().any(|variable| variable.name == name)
+        {
             let text = value.into_string().map_err(|raw| {
                 Failure::usage(
                     format!("{name}={raw:?} is not UTF-8 text"),
@@ -205,8 +207,9 @@ fn check_names(ours: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> 
 }
 
 /// Whether `name` is `known` with a slip of the finger or two; short names are all near to each other, so they may
-/// have only one. Separators do not count.
+/// have only one. Separators and case do not count.
 fn is_near_miss(name: &str, known: &str) -> bool {
+    let name = name.to_ascii_uppercase();
     let slips = if known.len() > "DIND_LOG".len() { 2 } else { 1 };
     known.starts_with("DIND_")
         && strsim::osa_distance(&name.replace('_', ""), &known.replace('_', "")) <= slips
@@ -404,7 +407,7 @@ mod tests {
 
     #[test]
     fn bad_values_name_the_variable_and_the_next_step() {
-        let table: [(Environment, &[&str], &str); 22] = [
+        let table: [(Environment, &[&str], &str); 24] = [
             (&[("LOCAL", "maybe")], &[], "LOCAL=maybe is not a yes or a no"),
             (&[("DIND_TLS", "perhaps")], &[], "DIND_TLS=perhaps is not on or off"),
             (&[("DIND_TLS", "")], &[], "DIND_TLS= is not on or off"),
@@ -420,6 +423,8 @@ mod tests {
             (&[("DIND_STOP_TIMOUT", "5")], &[], "DIND_STOP_TIMOUT is not a setting"),
             (&[("DIND_STOPTIMEOUT", "5")], &[], "DIND_STOPTIMEOUT is not a setting"),
             (&[("DIND_LOGS", "json")], &[], "DIND_LOGS is not a setting"),
+            (&[("DIND_tls", "off")], &[], "DIND_tls is not a setting"),
+            (&[("dind_log", "json")], &[], "dind_log is not a setting"),
             (&[("DOCKER_OPTS", "--label \"a=b")], &[], "unbalanced quote"),
             (&[("DOCKER_OPTS", "--exec-root /x")], &[], "DOCKER_OPTS: --exec-root"),
             (&[], &["--exec-root", "/x"], "arguments: --exec-root"),

@@ -35,16 +35,17 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// How the time from `asked` is spent. What follows the containers gets half of it and at most four seconds:
-    /// dockerd needs a second or two to unmount and write down twenty containers, and a sync of a busy disk as long.
+    /// How the time from `asked` is spent. What follows the containers gets two thirds of it and at most four seconds:
+    /// dockerd needs a second to unmount and write down ten containers on a busy machine, and is killed last of all.
     pub(crate) fn new(asked: Moment, stop_timeout: Duration) -> Self {
         let end = asked + stop_timeout.saturating_sub(MARGIN);
         let after = ((end - asked) * 2 / 3).min(Duration::from_secs(4));
+        let before_end = |twentieths: u32| end - after * twentieths / 20;
         Self {
             containers: end - after,
-            holder: end - after * 5 / 20,
-            services: end - after * 4 / 20,
-            strays: end - after * 3 / 20,
+            holder: before_end(3),
+            services: before_end(2),
+            strays: before_end(1),
             end,
         }
     }
@@ -165,7 +166,7 @@ impl Stop {
         if let Step::Strays { since, look, killed } = self.step
             && now >= look
         {
-            if now >= self.schedule.strays + LOOK * 2 {
+            if killed && now >= self.schedule.strays {
                 say(actions, Level::Warn, "processes that cannot be killed are left behind");
                 self.flush(actions);
             } else {

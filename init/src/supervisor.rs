@@ -104,8 +104,8 @@ pub(crate) enum Action {
     Spawn { service: usize },
     /// Send its process a signal.
     Signal { service: usize, signal: Signal },
-    /// Ask the API whether it answers and answer with `Pinged`.
-    Ping { service: usize },
+    /// Ask the API whether it answers (`again`: and whether it has found what it uses again) and answer with `Pinged`.
+    Ping { service: usize, again: bool },
     /// Kill the processes of all containers, so that the engine need not wait for them.
     EndContainers,
     /// Signal whatever is left of ours (`None`: only count it) and answer with `StraysLeft`.
@@ -296,23 +296,21 @@ impl Supervisor {
             }
             Event::Notified { service } => {
                 if let Some(unit) = self.units.get_mut(service)
-                    && let Life::Starting { pid: Some(pid), ping, .. } = &mut unit.life
+                    && let Life::Starting { pid: Some(_), ping, .. } = &mut unit.life
                 {
                     if unit.rules.answers_ping {
                         *ping = Some(now);
                     } else {
-                        unit.life = Life::Ready { pid: *pid };
-                        unit.was_ready = true;
+                        self.ready(now, service);
                     }
                 }
             }
             Event::Pinged { service, answered } => {
                 if let Some(unit) = self.units.get_mut(service)
-                    && let Life::Starting { pid: Some(pid), ping, .. } = &mut unit.life
+                    && let Life::Starting { pid: Some(_), ping, .. } = &mut unit.life
                 {
                     if answered {
-                        unit.life = Life::Ready { pid: *pid };
-                        unit.was_ready = true;
+                        self.ready(now, service);
                     } else {
                         *ping = Some(now + PING_AGAIN);
                     }
@@ -349,6 +347,27 @@ impl Supervisor {
                 }
             }
             Event::Tick => {}
+        }
+    }
+
+    /// A service works. If it had died, those that use it must find it again before they count as ready.
+    fn ready(&mut self, now: Moment, service: usize) {
+        let Some(unit) = self.units.get_mut(service) else { return };
+        let Some(pid) = unit.pid() else { return };
+        unit.life = Life::Ready { pid };
+        let again = std::mem::replace(&mut unit.was_ready, true);
+        for user in self.units.iter_mut().filter(|user| again && user.rules.uses.contains(&service)) {
+            if let Life::Ready { pid } = user.life
+                && user.rules.answers_ping
+            {
+                user.life = Life::Starting {
+                    pid: Some(pid),
+                    since: now,
+                    notice: now + NOTICE,
+                    ping: Some(now),
+                    killed: false,
+                };
+            }
         }
     }
 
@@ -421,7 +440,7 @@ impl Supervisor {
                     }
                     if ping.is_some_and(|ping| ping <= now) {
                         *ping = None;
-                        actions.push(Action::Ping { service });
+                        actions.push(Action::Ping { service, again: unit.was_ready });
                     }
                     continue;
                 }

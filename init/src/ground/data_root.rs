@@ -49,13 +49,14 @@ impl DataRoot {
     }
 }
 
-/// Writes `word` into the lock file, durably, and returns what the word before it meant.
+/// Writes `word` into the lock file, durably, and returns what the word before it meant. It is never empty on the way:
+/// a kill in the middle reads as a stop that was not clean.
 fn mark(file: &mut File, word: &str) -> io::Result<LastStop> {
     let mut before = String::new();
     file.read_to_string(&mut before)?;
     file.rewind()?;
-    file.set_len(0)?;
     file.write_all(word.as_bytes())?;
+    file.set_len(word.len() as u64)?;
     file.sync_all()?;
     Ok(match before.as_str() {
         "" => LastStop::First,

@@ -3,9 +3,9 @@
 mod capabilities;
 mod cgroups;
 mod data_root;
-mod leftovers;
 mod mounts;
 mod network;
+mod runtime;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ pub(crate) fn check(
             .map(|service| find_program(service.program, &path).map(|program| (service, program)))
             .collect::<Result<Vec<_>, Failure>>()?;
         capabilities::check()?;
-        leftovers::check(&settings.daemon.pidfile)?;
+        runtime::check(&settings.daemon.pidfile)?;
         network::check_ports(&settings.daemon.listeners(settings.listen.tls()))?;
         Ok((services, None))
     })
@@ -82,10 +82,7 @@ pub(crate) fn check(
 /// # Errors
 /// What cannot be brought there, by name.
 pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, Failure> {
-    steps.take(log, "leftovers", || {
-        let removed = leftovers::remove()?;
-        Ok(((), (removed > 0).then(|| format!("{removed} runtime files of an earlier run removed"))))
-    })?;
+    steps.take(log, "runtime folders", || Ok((runtime::renew()?, None)))?;
     steps.take(log, "mounts", || Ok(((), mounts::share_root())))?;
     steps.take(log, "cgroups", || cgroups::prepare().map(|said| ((), Some(said))))?;
     let hostname =

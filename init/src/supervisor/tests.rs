@@ -53,7 +53,10 @@ fn ready(on_failure: OnFailure) -> Supervisor {
     }
     assert_eq!(host.phase(), Phase::Starting);
     assert!(done(host.handle(ms(50), Event::Notified { service: 0 })).is_empty());
-    assert_eq!(done(host.handle(ms(90), Event::Notified { service: 1 })), [Action::Ping { service: 1 }]);
+    assert_eq!(
+        done(host.handle(ms(90), Event::Notified { service: 1 })),
+        [Action::Ping { service: 1, again: false }]
+    );
     assert!(done(host.handle(ms(95), Event::Pinged { service: 1, answered: false })).is_empty());
     assert_eq!(host.deadline(), Some(ms(145)));
     assert_eq!(host.phase(), Phase::Starting);
@@ -117,7 +120,7 @@ fn a_daemon_that_does_not_answer_is_killed_at_last_and_the_stop_is_not_clean() {
         let actions = host.handle(now, Event::Tick);
         killed = actions.contains(&Action::Signal { service: 1, signal: Signal::Kill }).then_some(now);
     }
-    assert_eq!(killed, Some(ms(7400)));
+    assert_eq!(killed, Some(ms(8400)));
     assert_eq!(done(host.handle(now, exited(1, End::Signal(9)))), [terminate(0)]);
     host.handle(now, exited(0, End::Code(0)));
     assert_eq!(done(host.handle(now, Event::StraysLeft { count: 0 })), [Action::Flush { clean: false }]);
@@ -194,8 +197,18 @@ fn deaths_far_apart_do_not_add_up() {
         assert!(done(host.handle(now, exited(0, End::Code(1)))).is_empty());
         host.handle(now + ms(800), Event::Tick);
         host.handle(now + ms(801), Event::Spawned { service: 0, pid: 5 });
+        // dockerd must find it again first.
         assert_eq!(
             done(host.handle(now + ms(900), Event::Notified { service: 0 })),
+            [Action::Ping { service: 1, again: true }]
+        );
+        assert_eq!(host.phase(), Phase::Degraded);
+        let refused = Event::Pinged { service: 1, answered: false };
+        assert!(done(host.handle(now + ms(901), refused)).is_empty());
+        let again = [Action::Ping { service: 1, again: true }];
+        assert_eq!(done(host.handle(now + ms(951), Event::Tick)), again);
+        assert_eq!(
+            done(host.handle(now + ms(952), Event::Pinged { service: 1, answered: true })),
             [Action::Announce { first: false }]
         );
     }
@@ -388,7 +401,7 @@ impl World {
                 let after = self.habits[service].ends_after_kill;
                 self.later(now, after, Some(service), exited(service, End::Signal(9)));
             }
-            Action::Ping { service } => {
+            Action::Ping { service, .. } => {
                 self.later(now, Some(1), Some(service), Event::Pinged { service, answered: true });
             }
             Action::EndStrays { signal } => {
