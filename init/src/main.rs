@@ -120,7 +120,7 @@ fn bring_up(
         warnings.push("TLS is off: whoever reaches port 2375 or 2376 of this host is root on it".to_owned());
     }
     let mut steps = Steps::default();
-    let services = services::all(&settings);
+    let services = services::all(&settings, ground::mtu());
     let services = ground::check(&settings, services, &mut steps, log)?;
     let surroundings = ground::prepare(&mut steps, log)?;
     let certificates = match &settings.listen {

@@ -60,6 +60,9 @@ const REFUSED: [(&str, &str); 6] = [
 /// Options that make dockerd print something and end.
 const PRINTING: [&str; 3] = ["help", "validate", "version"];
 
+/// Options, and keys of `daemon.json`, that decide on the MTU of networks.
+const MTU: [&str; 3] = ["mtu", "default-network-opt", "default-network-opts"];
+
 /// dockerd's options, sorted out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonOptions {
@@ -77,6 +80,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) config_file: PathBuf,
     /// What `--tls` or `--tlsverify` asked for.
     pub(crate) tls: Option<bool>,
+    /// Whether somebody has thought of the networks' MTU.
+    pub(crate) mtu_is_set: bool,
 }
 
 /// One option as it was written: its long name, its value, and its words.
@@ -100,6 +105,7 @@ impl DaemonOptions {
             in_config: Vec::new(),
             config_file: PathBuf::from(paths::DAEMON_JSON),
             tls: None,
+            mtu_is_set: false,
         };
         let mut rest = words;
         while let Some((word, after)) = next_word(rest, source)? {
@@ -147,7 +153,10 @@ impl DaemonOptions {
                     "leave it out, or set DIND_TLS=off to have no TLS at all",
                 ));
             }
-            _ => self.passed.extend_from_slice(word.written),
+            _ => {
+                self.mtu_is_set |= MTU.contains(&name);
+                self.passed.extend_from_slice(word.written);
+            }
         }
         Ok(())
     }
@@ -176,6 +185,7 @@ impl DaemonOptions {
                 return Err(Failure::usage(format!("{file}: \"{key}\" is decided by the host"), instead));
             }
         }
+        self.mtu_is_set |= MTU.iter().any(|key| config.contains_key(*key));
         for (key, default, place) in [
             ("data-root", paths::DATA_ROOT, &mut self.data_root),
             ("pidfile", paths::PIDFILE, &mut self.pidfile),
@@ -408,6 +418,19 @@ mod tests {
         }
         let twice = parse("--data-root /x").unwrap().read_config(r#"{"data-root": "/d"}"#).unwrap_err();
         assert!(twice.cause.contains("also given"), "{}", twice.cause);
+    }
+
+    #[test]
+    fn who_has_thought_of_the_mtu_is_left_alone() {
+        assert!(!parse("--debug").unwrap().mtu_is_set);
+        for line in
+            ["--mtu 1400", "--mtu=1400", "--default-network-opt bridge=com.docker.network.driver.mtu=1"]
+        {
+            assert!(parse(line).unwrap().mtu_is_set, "{line}");
+        }
+        let mut options = parse("").unwrap();
+        options.read_config(r#"{"mtu": 1400}"#).unwrap();
+        assert!(options.mtu_is_set);
     }
 
     #[test]

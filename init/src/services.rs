@@ -14,6 +14,10 @@ use crate::supervisor::Rules;
 const DOCKERD_READY: Duration = Duration::from_secs(300);
 const CONTAINERD_READY: Duration = Duration::from_secs(60);
 
+/// The MTU that dockerd gives to networks unless it is told otherwise. Where the way out takes less, large packets of
+/// nested containers would vanish, and their connections hang.
+const ETHERNET_MTU: u32 = 1500;
+
 /// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
 const CONTAINERD_STATE: &str = "/var/run/docker/containerd";
@@ -34,8 +38,9 @@ pub(crate) struct Service {
 }
 
 /// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`].
-pub(crate) fn all(settings: &Settings) -> Vec<Service> {
-    vec![containerd(&settings.daemon.data_root), dockerd(settings)]
+/// `mtu` is that of the way to the world, if it is known.
+pub(crate) fn all(settings: &Settings, mtu: Option<u32>) -> Vec<Service> {
+    vec![containerd(&settings.daemon.data_root), dockerd(settings, mtu)]
 }
 
 fn containerd(data_root: &Path) -> Service {
@@ -78,7 +83,7 @@ fn containerd_config(data_root: &Path, socket: &str) -> String {
     )
 }
 
-fn dockerd(settings: &Settings) -> Service {
+fn dockerd(settings: &Settings, mtu: Option<u32>) -> Service {
     let options = &settings.daemon;
     let mut arguments = vec!["--containerd".to_owned(), format!("{CONTAINERD_STATE}/containerd.sock")];
     for (key, place) in [("data-root", &options.data_root), ("pidfile", &options.pidfile)] {
@@ -102,6 +107,13 @@ fn dockerd(settings: &Settings) -> Service {
     }
     for host in options.listeners(settings.listen.tls()) {
         arguments.extend(["-H".to_owned(), host]);
+    }
+    if let Some(mtu) = mtu.filter(|mtu| *mtu < ETHERNET_MTU && !options.mtu_is_set) {
+        // The first is for the default bridge, the second for networks that users and Compose make.
+        arguments.extend([
+            format!("--mtu={mtu}"),
+            format!("--default-network-opt=bridge=com.docker.network.driver.mtu={mtu}"),
+        ]);
     }
     arguments.extend_from_slice(&options.passed);
     Service {
@@ -147,7 +159,7 @@ mod tests {
     }
 
     fn dockerd_arguments(environment: &[(&str, &str)]) -> String {
-        shell_words::join(&all(&settings(environment))[1].arguments)
+        shell_words::join(&all(&settings(environment), None)[1].arguments)
     }
 
     #[test]
@@ -168,8 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn networks_take_no_more_than_the_way_out() {
+        let arguments = |environment: &[(&str, &str)], mtu| {
+            shell_words::join(&all(&settings(environment), mtu)[1].arguments)
+        };
+        let narrow = arguments(&[], Some(1400));
+        assert!(narrow.contains("--mtu=1400") && narrow.contains("driver.mtu=1400"), "{narrow}");
+        for arguments in [
+            arguments(&[], Some(1500)),
+            arguments(&[], Some(9000)),
+            arguments(&[], None),
+            arguments(&[("DOCKER_OPTS", "--mtu 1200")], Some(1400)),
+        ] {
+            assert!(!arguments.contains("mtu=1"), "{arguments}");
+        }
+    }
+
+    #[test]
     fn containerd_keeps_its_data_where_dockerd_would_have_it() {
-        let services = all(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]));
+        let services = all(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]), None);
         let (_, config) = services[0].config.clone().unwrap();
         assert!(config.contains(r#"root = "/data \"x\"/containerd/daemon""#), "{config}");
         assert!(config.contains(r#"state = "/var/run/docker/containerd/daemon""#), "{config}");
@@ -177,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_service_uses_only_services_that_start_before_it() {
-        for (id, service) in all(&settings(&[])).iter().enumerate() {
+        for (id, service) in all(&settings(&[]), None).iter().enumerate() {
             assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
         }
     }

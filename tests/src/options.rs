@@ -9,12 +9,12 @@ use crate::volume::Volume;
 /// The image under test.
 pub const IMAGE: &str = "dind-debian";
 
-/// The documented run options: what a host needs instead of `--privileged`.
+/// The run options that the README documents: what a host needs instead of `--privileged`.
 pub const RUN_OPTIONS: [&str; 12] = [
     "--cap-add",
-    "ALL",
-    "--cap-drop",
-    "SYS_RESOURCE",
+    "SYS_ADMIN",
+    "--cap-add",
+    "NET_ADMIN",
     "--security-opt",
     "seccomp=unconfined",
     "--security-opt",

@@ -79,3 +79,17 @@ fn the_image_brings_compose_and_both_builders() {
         assert_eq!(host.docker(["run", "--rm", "app"]).ok(), buildkit);
     }
 }
+
+#[test]
+fn networks_take_no_more_than_the_way_out() {
+    let host = Host::options().start();
+    host.load_busybox();
+    let mtu = |output: String| output.trim().parse::<u32>().unwrap();
+    // Of the host's own interface, of the default bridge, and of a network such as Compose makes.
+    let outside = mtu(host.shell("cat /sys/class/net/eth0/mtu").ok());
+    host.docker(["network", "create", "made"]).ok();
+    for network in ["bridge", "made"] {
+        let cat = ["run", "--rm", "--network", network, "busybox", "cat", "/sys/class/net/eth0/mtu"];
+        assert_eq!(mtu(host.docker(cat).ok()), outside.min(1500), "{network}");
+    }
+}

@@ -20,6 +20,7 @@ use crate::settings::Settings;
 
 pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use mounts::detach_below;
+pub(crate) use network::mtu;
 
 /// Where a host finds itself.
 pub(crate) struct Surroundings {

@@ -29,6 +29,17 @@ pub(super) fn outside() -> Option<IpAddr> {
     socket.local_addr().ok().map(|local| local.ip())
 }
 
+/// The MTU of the interface by which this machine would speak to the world, if it has a way there.
+pub(crate) fn mtu() -> Option<u32> {
+    let outside = outside()?;
+    let interface = getifaddrs().ok()?.find(|interface| {
+        let address = interface.address.as_ref().and_then(|address| address.as_sockaddr_in());
+        address.is_some_and(|address| IpAddr::V4(address.ip()) == outside)
+    })?;
+    let text = std::fs::read_to_string(format!("/sys/class/net/{}/mtu", interface.interface_name)).ok()?;
+    text.trim().parse().ok()
+}
+
 /// Looks whether the TCP `listeners` can be had.
 ///
 /// # Errors
