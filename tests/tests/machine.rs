@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use dind_tests::{Call, Host, HostOptions, IMAGE, Image, Volume};
+use dind_tests::{Call, Host, HostOptions, IMAGE, Volume};
 
 #[test]
 fn a_missing_program_is_named() {
