@@ -109,16 +109,18 @@ fn current() -> Result<Status, Failure> {
 fn follow(deadline: Option<Instant>, last: &mut Option<Status>) -> io::Result<Status> {
     let stream = UnixStream::connect(paths::STATUS_SOCKET)?;
     let mut lines = BufReader::new(stream);
+    // The status as it is now comes at once, and is heard even with no time left.
+    let mut patience = Some(ANSWER);
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        lines.get_ref().set_read_timeout(left)?;
+        lines.get_ref().set_read_timeout(patience)?;
         let status = parse(&read_line(&mut lines)?)?;
         *last = Some(status.clone());
         if matches!(status.phase, Phase::Ready | Phase::Stopping) {
             return Ok(status);
+        }
+        patience = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if patience.is_some_and(|left| left.is_zero()) {
+            return Err(ErrorKind::TimedOut.into());
         }
     }
 }

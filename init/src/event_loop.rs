@@ -8,9 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dind_contract::status::{Certificate, Endpoint, Phase, Service as ServiceStatus};
+use dind_contract::status::{Certificate, Endpoint, LastStop, Phase, Service as ServiceStatus};
 use dind_contract::{Status, paths};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal as Unix;
 use nix::sys::signalfd::SignalFd;
@@ -59,6 +58,8 @@ pub(crate) struct Prepared {
     pub(crate) steps: Steps,
     pub(crate) warnings: Vec<String>,
     pub(crate) signals: SignalFd,
+    pub(crate) notifications: Notifications,
+    pub(crate) status_socket: StatusSocket,
 }
 
 /// How the host ended, with the last lines of the service that is to blame.
@@ -76,8 +77,6 @@ struct Host<'log> {
     running: Vec<Running>,
     supervisor: Supervisor,
     log: &'log mut Log,
-    notifications: Notifications,
-    status_socket: StatusSocket,
     /// What those who follow the status know.
     told: Summary,
     /// The service that is being asked whether it answers.
@@ -89,12 +88,14 @@ struct Host<'log> {
 }
 
 /// Runs the host until it is down. `began`: when `dind-init` started.
-///
-/// # Errors
-/// The sockets could not be made, or poll(2) failed.
-pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::Result<Ended> {
+pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ended {
     let rules = prepared.services.iter().map(|(service, _)| service.rules.clone()).collect();
-    let supervisor = Supervisor::new(rules, prepared.settings.on_failure, prepared.settings.stop_timeout);
+    let supervisor = Supervisor::new(
+        rules,
+        prepared.settings.on_failure,
+        prepared.settings.stop_timeout,
+        prepared.data_root.last_stop != LastStop::Unclean,
+    );
     let running = std::mem::take(&mut prepared.services)
         .into_iter()
         .map(|(service, program)| Running {
@@ -108,8 +109,6 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::
         })
         .collect();
     let mut host = Host {
-        notifications: Notifications::bind(Path::new(paths::NOTIFY_SOCKET))?,
-        status_socket: StatusSocket::bind(Path::new(paths::STATUS_SOCKET))?,
         prepared,
         running,
         supervisor,
@@ -122,13 +121,13 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> io::
     };
     let mut ended = host.feed(Event::Start);
     while ended.is_none() {
-        host.wait()?;
+        host.wait();
         ended = host.turn();
     }
     let outcome = ended.unwrap_or(Outcome::CLEAN);
     let blamed = outcome.blamed.and_then(|service| host.running.get(service));
     let tail = blamed.map(|running| running.tail.iter().cloned().collect()).unwrap_or_default();
-    Ok(Ended { tail, outcome })
+    Ended { tail, outcome }
 }
 
 impl Host<'_> {
@@ -137,7 +136,7 @@ impl Host<'_> {
     }
 
     /// Waits until something happens or is due.
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self) {
         let timeout = match self.supervisor.deadline() {
             None => PollTimeout::NONE,
             // Rounded up: waking a moment early would only mean to wait again.
@@ -149,17 +148,15 @@ impl Host<'_> {
         let input = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![
             input(std::os::fd::AsFd::as_fd(&self.prepared.signals)),
-            input(self.notifications.fd()),
-            input(self.status_socket.fd()),
+            input(self.prepared.notifications.fd()),
+            input(self.prepared.status_socket.fd()),
         ];
-        fds.extend(self.status_socket.listeners().map(input));
+        fds.extend(self.prepared.status_socket.listeners().map(input));
         fds.extend(self.running.iter().filter_map(|running| running.output.as_ref()?.fd()).map(input));
         fds.extend(self.asked.as_ref().map(|(_, asked)| input(asked.fd())));
         fds.extend(self.log.waits_for().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        // Whatever it says (EINTR, or ENOMEM on a machine in need), looking at everything is right.
+        let _ = poll(&mut fds, timeout);
     }
 
     /// Looks at everything that may have happened. None of these calls blocks, so it need not be known which did.
@@ -169,7 +166,7 @@ impl Host<'_> {
             self.read_output(service, false);
         }
         let mut events = Vec::new();
-        for pid in self.notifications.ready() {
+        for pid in self.prepared.notifications.ready() {
             let sender = self.running.iter().position(|running| running.pid == Some(pid));
             events.extend(sender.map(|service| Event::Notified { service }));
         }
@@ -194,13 +191,13 @@ impl Host<'_> {
                 return Some(outcome);
             }
         }
-        self.status_socket.forget_gone();
-        let newcomers = self.status_socket.accept();
+        self.prepared.status_socket.forget_gone();
+        let newcomers = self.prepared.status_socket.accept();
         let summary = self.summary();
         if newcomers || summary != self.told {
             self.told = summary;
             let status = self.status();
-            self.status_socket.tell(&status);
+            self.prepared.status_socket.tell(&status);
         }
         None
     }
@@ -345,6 +342,11 @@ impl Host<'_> {
             let (level, message) = log::parse_event(&line);
             match level {
                 Some(_) => running.spoke = true,
+                // With its log turned down or into JSON, too, a daemon that failed has not refused its options.
+                None if line.starts_with('{') || line.starts_with("failed to start") => {
+                    running.spoke = true;
+                    running.said = Some(line.clone());
+                }
                 // Old daemons wrap what they refuse: "Status: …" and "See 'dockerd --help'., Code: 125".
                 None if line.starts_with("See '") => {}
                 None => running.said = Some(line.strip_prefix("Status: ").unwrap_or(&line).to_owned()),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as sys_connect, socket};
 
 /// An answer of the engine has a few kilobytes at most; more than this is not one.
 const LONGEST: usize = 64 * 1024;
@@ -41,10 +41,7 @@ impl Asked {
     /// # Errors
     /// Nobody listens there, or the question cannot be sent.
     pub(crate) fn engine(path: &Path, question: Question) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-        let mut stream = UnixStream::from(fd);
+        let mut stream = connect(path)?;
         let request =
             format!("GET {} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n", question.path());
         // A new socket takes so few bytes at once.
@@ -75,13 +72,25 @@ impl Asked {
     }
 }
 
+/// Connects to the unix socket at `path` without waiting for whoever listens there.
+///
+/// # Errors
+/// `EAGAIN`: somebody listens, and is too busy to let anyone in; else what connect(2) said.
+pub(crate) fn connect(path: &Path) -> nix::Result<UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    sys_connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(fd))
+}
+
 /// Whether these bytes are a good answer; `None` while that cannot be told. `all`: there will be no more.
 fn is_good(question: Question, answer: &[u8], all: bool) -> Option<bool> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(answer) {
         Ok(httparse::Status::Complete(head)) => match (response.code, question) {
-            (Some(200), Question::Ping) => Some(true),
+            // An authorization plugin may forbid the question: that is an answer, too.
+            (Some(400..500), _) | (Some(200), Question::Ping) => Some(true),
             // It is named among the components of the version when it has told its own.
             (Some(200), Question::SeesContainerd) if all => {
                 let body = String::from_utf8_lossy(answer.get(head..).unwrap_or_default());
@@ -105,6 +114,7 @@ mod tests {
     fn only_a_complete_200_is_good() {
         let is_good = |answer: &[u8]| is_good(Question::Ping, answer, false);
         assert_eq!(is_good(b"HTTP/1.1 200 OK\r\nServer: Docker\r\n\r\nOK"), Some(true));
+        assert_eq!(is_good(b"HTTP/1.1 403 Forbidden\r\n\r\n"), Some(true));
         assert_eq!(is_good(b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), Some(false));
         assert_eq!(is_good(b"HTTP/1.1 200 OK\r\nServer:"), None);
         assert_eq!(is_good(b"\x15\x03\x01\x00\x02"), Some(false));

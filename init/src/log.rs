@@ -8,8 +8,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::{Duration, SystemTime};
+use std::time::{Instant, SystemTime};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use time::OffsetDateTime;
@@ -110,13 +111,14 @@ impl Log {
         self.out.fd()
     }
 
-    /// Gives the reader a last, bounded chance to take what waits.
-    pub(crate) fn drain(&mut self, patience: Duration) {
+    /// Gives the reader a last chance to take what waits, until `deadline`.
+    pub(crate) fn drain(&mut self, deadline: Instant) {
         self.flush();
         while let Some(fd) = self.waits_for() {
+            let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-            if !matches!(poll(&mut fds, PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX)), Ok(1..))
-            {
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            if left.is_zero() || !matches!(poll(&mut fds, timeout), Ok(1..)) {
                 return;
             }
             self.flush();
@@ -188,6 +190,9 @@ pub(crate) enum Output {
     File(File),
     /// A socket cannot be opened anew; send(2) takes the wish not to block with each call.
     Socket(OwnedFd),
+    /// What else cannot be opened anew (there is no /proc yet): poll(2) says before each write whether it would block, which
+    /// for a pipe is true of as much as is written at once.
+    Shared(OwnedFd),
     /// Nobody reads.
     Gone,
 }
@@ -213,7 +218,20 @@ impl Output {
             Self::File(file) => file.write(bytes),
             Self::Socket(socket) => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                Ok(send(socket.as_raw_fd(), bytes, flags)?)
+                match send(socket.as_raw_fd(), bytes, flags) {
+                    Err(Errno::ENOTSOCK) => {
+                        *self = Self::Shared(socket.try_clone()?);
+                        self.write(bytes)
+                    }
+                    sent => Ok(sent?),
+                }
+            }
+            Self::Shared(fd) => {
+                let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+                if poll(&mut fds, PollTimeout::ZERO)? == 0 {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(nix::unistd::write(&*fd, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes))?)
             }
             Self::Gone => Ok(bytes.len()),
         }
@@ -222,17 +240,17 @@ impl Output {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::File(file) => Some(file.as_fd()),
-            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Socket(fd) | Self::Shared(fd) => Some(fd.as_fd()),
             Self::Gone => None,
         }
     }
 }
 
-/// Writes `text` to standard error, waiting at most `patience` for a reader that does not read.
-pub(crate) fn last_words(text: &str, patience: Duration) {
+/// Writes `text` to standard error, waiting until `deadline` for a reader that does not read.
+pub(crate) fn last_words(text: &str, deadline: Instant) {
     let mut log = Log::new(Format::Text, Output::standard(2));
     log.ring.push(text.as_bytes().to_vec());
-    log.drain(patience);
+    log.drain(deadline);
 }
 
 fn render(format: Format, at: SystemTime, level: Level, service: &str, message: &str) -> Vec<u8> {
@@ -325,7 +343,7 @@ fn logfmt_value(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use proptest::prelude::*;
 
@@ -421,6 +439,22 @@ mod tests {
         for _ in 0..2 * RING / 100 {
             log.info(&"x".repeat(100));
         }
+        assert!(log.waits_for().is_some());
+    }
+
+    #[test]
+    fn without_proc_a_pipe_is_written_to_as_far_as_it_goes() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut log = Log::new(Format::Text, Output::Socket(writer.into()));
+        for n in 0..2 * RING / 100 {
+            log.info(&format!("{n:>80}"));
+        }
+        assert!(matches!(log.out, Output::Shared(_)) && log.waits_for().is_some());
+        let mut text = [0; 30];
+        reader.read_exact(&mut text).unwrap();
+        assert!(text.starts_with(b"20"));
+        // And a reader who does not read costs no more than the time that is given.
+        log.drain(Instant::now() + Duration::from_millis(20));
         assert!(log.waits_for().is_some());
     }
 

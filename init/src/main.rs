@@ -38,6 +38,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dind_contract::exit;
+use dind_contract::paths::{NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
 use time::OffsetDateTime;
 
 use arguments::Job;
@@ -45,9 +46,11 @@ use event_loop::{Ended, Prepared};
 use failure::Failure;
 use ground::Steps;
 use log::{Log, Output};
+use notify::Notifications;
 use settings::{Listen, Settings};
+use status::StatusSocket;
 
-/// How long a reader may take for the last lines. A host ends in time, read or not.
+/// How long readers may take for the last lines, all in all. A host ends in time, read or not.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         log::last_words(
             &format!("dind-init: defect: {info}\n  help: report this, with the log\n"),
-            LAST_WORDS,
+            Instant::now() + LAST_WORDS,
         );
         std::process::exit(exit::FAILED.into());
     }));
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
         Err(failure) => Err(failure),
     };
     result.unwrap_or_else(|failure| {
-        log::last_words(&failure.to_string(), LAST_WORDS);
+        log::last_words(&failure.to_string(), Instant::now() + LAST_WORDS);
         ExitCode::from(failure.code)
     })
 }
@@ -91,20 +94,21 @@ fn host(options: &[String], began: Instant) -> Result<ExitCode, Failure> {
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| system("become a subreaper")(e.into()))?;
     let settings = Settings::load(std::env::vars_os(), options, read_if_there)?;
     let mut log = Log::new(settings.log, Output::standard(1));
-    let result = bring_up(settings, signals, &mut log).and_then(|prepared| {
-        event_loop::run(prepared, &mut log, began).map_err(system("run the event loop"))
-    });
-    if let Ok(Ended { outcome, .. }) = &result {
-        log.info(&format!("stopped, exit code {}", outcome.code()));
-    }
-    log.drain(LAST_WORDS);
-    let Ended { outcome, tail } = result?;
-    if let Some(failure) = &outcome.failure {
-        let tail: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
-        let text = format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help);
-        log::last_words(&text, LAST_WORDS);
-    }
-    Ok(ExitCode::from(outcome.code()))
+    let result =
+        bring_up(settings, signals, &mut log).map(|prepared| event_loop::run(prepared, &mut log, began));
+    let failed = match result {
+        Ok(Ended { outcome, tail }) => {
+            log.info(&format!("stopped, exit code {}", outcome.code()));
+            outcome.failure.map(|failure| (failure, tail))
+        }
+        Err(failure) => Some((failure, Vec::new())),
+    };
+    let deadline = Instant::now() + LAST_WORDS;
+    log.drain(deadline);
+    let Some((failure, tail)) = failed else { return Ok(ExitCode::SUCCESS) };
+    let tail: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
+    log::last_words(&format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help), deadline);
+    Ok(ExitCode::from(failure.code))
 }
 
 /// Everything before the first service starts.
@@ -122,6 +126,8 @@ fn bring_up(
     let mut steps = Steps::default();
     let services = services::all(&settings, ground::mtu());
     let services = ground::check(&settings, services, &mut steps, log)?;
+    // Locked before anything is changed, so that a second host in the same place changes nothing.
+    let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     let surroundings = ground::prepare(&mut steps, log)?;
     let certificates = match &settings.listen {
         Listen::Local | Listen::Plain => None,
@@ -133,18 +139,42 @@ fn bring_up(
         })?),
     };
     warnings.extend(certificates.iter().flat_map(|certificates| certificates.warnings.clone()));
-    // Last, so that nothing above leaves a mark on it.
-    let data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     for warning in &warnings {
         log.warn(warning);
     }
-    let endpoint = services::endpoint(&settings.listen, surroundings.outside);
-    Ok(Prepared { settings, services, data_root, endpoint, certificates, steps, warnings, signals })
+    let bind = |e: io::Error| {
+        Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
+    };
+    let notifications = Notifications::bind(Path::new(NOTIFY_SOCKET)).map_err(bind)?;
+    let status_socket = StatusSocket::bind(Path::new(STATUS_SOCKET)).map_err(bind)?;
+    let endpoint = services::endpoint(&settings, surroundings.outside);
+    // Last, so that nothing above leaves a mark on it.
+    data_root.mark_running()?;
+    Ok(Prepared {
+        settings,
+        services,
+        data_root,
+        endpoint,
+        certificates,
+        steps,
+        warnings,
+        signals,
+        notifications,
+        status_socket,
+    })
 }
 
 /// Brings the data root to the disk and, if it is left in order, says so in it. It runs as a child of the host's, which
 /// does not wait for a disk that hangs.
 fn flush(data_root: &Path, clean: bool) -> Result<ExitCode, Failure> {
+    // By hand it would tear live containers from their mounts, and call the data root clean.
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    if program("self").is_none() || program(&nix::unistd::getppid().to_string()) != program("self") {
+        return Err(Failure::usage(
+            "flush is a part of a host's own stop",
+            "stop the host: docker stop HOST",
+        ));
+    }
     let cannot = |what: &str, e: io::Error| {
         Failure::failed(format!("cannot {what} {}: {e}", data_root.display()), "look at the machine's disk")
     };

@@ -167,7 +167,9 @@ impl DaemonOptions {
     /// Text that is not a JSON object, and each key that a host decides itself.
     pub(crate) fn read_config(&mut self, text: &str) -> Result<(), Failure> {
         let file = self.config_file.display().to_string();
-        let config: Value = serde_json::from_str(text)
+        // dockerd takes these for an empty object, too.
+        let text = text.trim_start_matches('\u{feff}').trim();
+        let config: Value = serde_json::from_str(if text.is_empty() { "{}" } else { text })
             .map_err(|e| Failure::usage(format!("{file} is not JSON: {e}"), "correct it, or leave it out"))?;
         let Value::Object(config) = config else {
             return Err(Failure::usage(
@@ -260,7 +262,8 @@ fn next_word<'a>(rest: &'a [String], source: &str) -> Result<Option<(Word<'a>, &
     };
     let mut used = 1;
     if value.is_none() && !SWITCHES.contains(&name.as_str()) && !PRINTING.contains(&name.as_str()) {
-        value = after.first().cloned();
+        // A switch that this list does not know must not hide the option after it.
+        value = after.first().filter(|next| !next.starts_with("--")).cloned();
         // The last word may be an option that dockerd does not have: it says so itself, and so it does of a missing value.
         used = if value.is_some() { 2 } else { 1 };
     }
@@ -329,8 +332,8 @@ mod tests {
 
     #[test]
     fn a_value_that_looks_like_an_option_is_a_value() {
-        let options = parse("--label -H --label --containerd").unwrap();
-        assert_eq!(options.passed, ["--label", "-H", "--label", "--containerd"]);
+        let options = parse("--label -H --log-level --debug").unwrap();
+        assert_eq!(options.passed, ["--label", "-H", "--log-level", "--debug"]);
         assert!(options.hosts.is_empty());
     }
 
@@ -367,6 +370,7 @@ mod tests {
             ("--tls=perhaps", "--tls=perhaps"),
             ("-H fd://", "fd://"),
             ("-H tcp://", "tcp://"),
+            ("--a-switch-of-tomorrow --containerd /x", "--containerd"),
             ("-H 0.0.0.0:2375", "0.0.0.0:2375"),
             ("--data-root relative", "relative"),
             ("--version", "--version"),
@@ -397,6 +401,9 @@ mod tests {
             .unwrap();
         assert_eq!(options.data_root, PathBuf::from("/d"));
         assert_eq!(options.in_config, ["data-root", "pidfile"]);
+        for empty in ["", "\n", "\u{feff}{}"] {
+            parse("").unwrap().read_config(empty).unwrap();
+        }
         assert_eq!(options.pidfile, PathBuf::from("/p"));
         for (text, named) in [
             (r#"{"hosts": []}"#, "\"hosts\""),
@@ -409,7 +416,6 @@ mod tests {
             (r#"{"data-root": 5}"#, "\"data-root\""),
             (r#"{"mtu": 5"#, "is not JSON"),
             ("[]", "is not a JSON object"),
-            ("", "is not JSON"),
         ] {
             let failure = parse("").unwrap().read_config(text).unwrap_err();
             assert_eq!(failure.code, 64, "{text}");

@@ -80,7 +80,8 @@ fn all() -> Vec<Entry> {
     folder
         .flatten()
         .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
-        .filter_map(|entry| parse(&fs::read_to_string(entry.path().join("stat")).ok()?))
+        // The kernel cuts names at 15 bytes, in the middle of a character if it must.
+        .filter_map(|entry| parse(&String::from_utf8_lossy(&fs::read(entry.path().join("stat")).ok()?)))
         .collect()
 }
 
@@ -101,38 +102,51 @@ fn parse(stat: &str) -> Option<Entry> {
 /// Every living process that descends from us. What `docker exec` brought in descends from whoever ran it, and is left
 /// to the kernel, which ends it with us if we are PID 1.
 pub(crate) fn descendants() -> Vec<i32> {
-    let ourselves = i32::try_from(std::process::id()).unwrap_or_default();
-    below(&all(), &[ourselves])
+    below(&all(), &[ourselves()])
 }
 
-/// The processes of all containers: what descends from their shims, but for the runc that cleans up after them.
+/// The processes of our containers: what descends from our shims, but for the runc that cleans up after them. Another
+/// engine's shims may be in sight (`--pid=host`), and are not ours.
 pub(crate) fn of_containers() -> Vec<i32> {
-    let mut entries = all();
-    entries.retain(|entry| entry.name != "runc");
-    // The kernel keeps 15 characters of a name.
-    let shims: Vec<i32> = entries
-        .iter()
-        .filter(|entry| entry.name.starts_with("containerd-shim"))
-        .map(|entry| entry.pid)
-        .collect();
-    below(&entries, &shims).into_iter().filter(|pid| !shims.contains(pid)).collect()
+    let entries = all();
+    let ours = below(&entries, &[ourselves()]);
+    // A shim leaves its parent at once and becomes our child.
+    let is_shim = |entry: &&Entry| entry.parent == ourselves() && entry.name.starts_with("containerd-shim");
+    let shims: Vec<i32> = entries.iter().filter(is_shim).map(|entry| entry.pid).collect();
+    let is_runc = |pid: &i32| {
+        // A container may call itself so, but it has a pid namespace of its own.
+        entries.iter().any(|entry| entry.pid == *pid && entry.name == "runc") && shares_pid_namespace(*pid)
+    };
+    below(&entries, &shims).into_iter().filter(|pid| ours.contains(pid) && !is_runc(pid)).collect()
+}
+
+fn ourselves() -> i32 {
+    i32::try_from(std::process::id()).unwrap_or_default()
+}
+
+fn shares_pid_namespace(pid: i32) -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"))
 }
 
 /// The living among `entries` that descend from one of `roots`.
 fn below(entries: &[Entry], roots: &[i32]) -> Vec<i32> {
-    let mut found = roots.to_vec();
-    let mut from = 0;
-    while let Some(parent) = found.get(from).copied() {
-        for entry in entries.iter().filter(|entry| entry.parent == parent) {
-            if !found.contains(&entry.pid) {
-                found.push(entry.pid);
+    let mut children: BTreeMap<i32, Vec<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        children.entry(entry.parent).or_default().push(entry);
+    }
+    let mut found = Vec::new();
+    let mut parents = roots.to_vec();
+    // Each list of children is taken once, so that a table that was read while it changed cannot lead in circles.
+    while let Some(parent) = parents.pop() {
+        for child in children.remove(&parent).unwrap_or_default() {
+            parents.push(child.pid);
+            if !child.is_zombie && !roots.contains(&child.pid) {
+                found.push(child.pid);
             }
         }
-        from += 1;
     }
-    found.retain(|pid| {
-        !roots.contains(pid) && entries.iter().any(|entry| entry.pid == *pid && !entry.is_zombie)
-    });
+    found.sort_unstable();
     found
 }
 

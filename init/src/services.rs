@@ -7,6 +7,7 @@ use std::time::Duration;
 use dind_contract::status::Endpoint;
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
 
+use crate::options::tcp_port;
 use crate::settings::{Listen, Settings};
 use crate::supervisor::Rules;
 
@@ -134,9 +135,19 @@ fn dockerd(settings: &Settings, mtu: Option<u32>) -> Service {
 }
 
 /// How a client outside reaches the host, whose address there is `outside`.
-pub(crate) fn endpoint(listen: &Listen, outside: IpAddr) -> Endpoint {
-    let tcp = |port| format!("tcp://{}", SocketAddr::new(outside, port));
-    let (docker_host, tls_verify, cert_path) = match listen {
+pub(crate) fn endpoint(settings: &Settings, outside: IpAddr) -> Endpoint {
+    let tcp = |port| {
+        // Where `-H` names an address for the port, there is no other.
+        let told =
+            settings.daemon.hosts.iter().filter(|host| tcp_port(host) == Some(port)).find_map(|host| {
+                host.strip_prefix("tcp://")?
+                    .parse()
+                    .ok()
+                    .filter(|told: &SocketAddr| !told.ip().is_unspecified())
+            });
+        format!("tcp://{}", told.unwrap_or_else(|| SocketAddr::new(outside, port)))
+    };
+    let (docker_host, tls_verify, cert_path) = match &settings.listen {
         Listen::Local => (format!("unix://{}", paths::DOCKER_SOCKET), false, None),
         Listen::Plain => (tcp(PLAIN_PORT), false, None),
         Listen::Tls(folder) => {
@@ -171,6 +182,23 @@ mod tests {
         assert!(plain.contains("--tls=false") && plain.contains("-H tcp://0.0.0.0:2375"), "{plain}");
         let local = dockerd_arguments(&[("LOCAL", "true")]);
         assert!(!local.contains("tcp://") && !local.contains("tls"), "{local}");
+    }
+
+    #[test]
+    fn the_endpoint_is_where_the_host_listens() {
+        let outside: IpAddr = "10.0.0.7".parse().unwrap();
+        for (environment, docker_host) in [
+            (&[("DIND_TLS", "on")], "tcp://10.0.0.7:2376"),
+            (&[("DIND_TLS", "off")], "tcp://10.0.0.7:2375"),
+            (&[("LOCAL", "true")], "unix:///var/run/docker.sock"),
+            (&[("DOCKER_OPTS", "-H tcp://127.0.0.1:2376")], "tcp://127.0.0.1:2376"),
+            (&[("DOCKER_OPTS", "-H tcp://0.0.0.0:2376")], "tcp://10.0.0.7:2376"),
+            (&[("DOCKER_OPTS", "-H tcp://127.0.0.1:4000")], "tcp://10.0.0.7:2376"),
+        ] {
+            assert_eq!(endpoint(&settings(environment), outside).docker_host, docker_host, "{environment:?}");
+        }
+        let v6 = endpoint(&settings(&[]), "fd00::7".parse().unwrap());
+        assert_eq!(v6.docker_host, "tcp://[fd00::7]:2376");
     }
 
     #[test]

@@ -218,7 +218,8 @@ fn is_near_miss(name: &str, known: &str) -> bool {
 fn daemon_options(text: &str, arguments: &[String]) -> Result<DaemonOptions, Failure> {
     let mut words = shell_words::split(text).map_err(|_| {
         Failure::usage(
-            format!("DOCKER_OPTS has an unbalanced quote: {text}"),
+            // Not the text itself: it may hold a secret.
+            "DOCKER_OPTS has an unbalanced quote",
             "close each quote; it is split into words as a POSIX shell does, for example --label \"a=b c\"",
         )
     })?;

@@ -19,6 +19,13 @@ const STRAYS_GRACE: Duration = Duration::from_millis(500);
 /// Time between two looks at whether strays have ended.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What to do about a stop that ran out of time.
+const MORE_TIME: &str = "the data root is marked as not cleanly stopped; give more time with DIND_STOP_TIMEOUT and \
+                         `docker stop -t`";
+/// What to do about a stop in which something else went wrong.
+pub(crate) const SEE_LOG: &str =
+    "the data root is marked as not cleanly stopped; the log says what came before (docker logs HOST)";
+
 /// The moments of a stop, each the latest for what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
@@ -65,22 +72,30 @@ pub(crate) struct Stop {
     schedule: Schedule,
     step: Step,
     outcome: Outcome,
+    /// Whether the data root is left as a clean stop leaves it.
     clean: bool,
+    /// Whether somebody asked for this stop; else a failure is its reason.
+    asked: bool,
     hurried: bool,
     containers_killed: bool,
 }
 
 impl Stop {
-    /// A stop that was asked for at `now` and shall end with `outcome`.
-    pub(crate) fn new(now: Moment, stop_timeout: Duration, outcome: Outcome) -> Self {
+    /// A stop that begins at `now`. `outcome`: what it shall end with, if it does not get worse; `clean`: whether the data
+    /// root is in order so far.
+    pub(crate) fn new(now: Moment, stop_timeout: Duration, outcome: Outcome, clean: bool) -> Self {
         let schedule = Schedule::new(now, stop_timeout);
         let step = Step::Services { end_containers: schedule.containers };
-        Self { schedule, step, outcome, clean: true, hurried: false, containers_killed: false }
+        let asked = outcome == Outcome::CLEAN;
+        Self { schedule, step, outcome, clean, asked, hurried: false, containers_killed: false }
     }
 
-    /// Whoever asked cannot wait: containers get no more time. Nothing that protects data is skipped.
-    pub(crate) fn hurry(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
+    /// Somebody asks for a stop that is under way. Who asked before cannot wait: containers get no more time. Nothing that
+    /// protects data is skipped.
+    pub(crate) fn asked_again(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
+        let first = !std::mem::replace(&mut self.asked, true);
         if let Step::Services { end_containers } = &mut self.step
+            && !first
             && !self.hurried
         {
             say(actions, Level::Info, format!("hurrying, because of another {why}"));
@@ -96,7 +111,7 @@ impl Stop {
         // A service that had not come up yet has nothing to lose, and may not know SIGTERM yet.
         if unit.was_ready && !(asked && end == End::Code(0)) {
             let name = unit.rules.name;
-            self.spoil(format!("{name} {how} while the host was stopping"), actions);
+            self.spoil(format!("{name} {how} while the host was stopping"), SEE_LOG, actions);
         }
     }
 
@@ -113,7 +128,7 @@ impl Stop {
     pub(crate) fn flushed(&mut self, done: bool, actions: &mut Vec<Action>) {
         if self.step == Step::Flush {
             if !done {
-                self.spoil("the data root could not be brought to the disk".to_owned(), actions);
+                self.spoil("the data root could not be brought to the disk".to_owned(), SEE_LOG, actions);
             }
             self.exit(actions);
         }
@@ -166,17 +181,24 @@ impl Stop {
         if let Step::Strays { since, look, killed } = self.step
             && now >= look
         {
+            // Where dockerd had died, its containers are among them, and have the time that it would have given them.
+            let grace = if self.clean { since + STRAYS_GRACE } else { self.schedule.containers };
             if killed && now >= self.schedule.strays {
-                say(actions, Level::Warn, "processes that cannot be killed are left behind");
+                self.spoil("processes that cannot be killed are left behind".to_owned(), SEE_LOG, actions);
                 self.flush(actions);
             } else {
-                let kill = !killed && (now >= since + STRAYS_GRACE || now >= self.schedule.strays);
-                self.step = Step::Strays { since, look: now + LOOK, killed: killed || kill };
-                actions.push(Action::EndStrays { signal: kill.then_some(Signal::Kill) });
+                let killed = killed || now >= grace.max(since + STRAYS_GRACE).min(self.schedule.strays);
+                self.step = Step::Strays { since, look: now + LOOK, killed };
+                // Again each time: one may have been forking.
+                actions.push(Action::EndStrays { signal: killed.then_some(Signal::Kill) });
             }
         }
         if self.step == Step::Flush && now >= self.schedule.end {
-            self.spoil("the disk did not take the data root's last writes in time".to_owned(), actions);
+            self.spoil(
+                "the disk did not take the data root's last writes in time".to_owned(),
+                MORE_TIME,
+                actions,
+            );
             actions.push(Action::AbandonFlush);
             self.exit(actions);
         }
@@ -204,7 +226,7 @@ impl Stop {
                 Life::Stopping { pid, killed: false } if now >= latest => {
                     unit.life = Life::Stopping { pid, killed: true };
                     actions.push(Action::Signal { service, signal: Signal::Kill });
-                    self.spoil(format!("{name} did not end in time and is killed"), actions);
+                    self.spoil(format!("{name} did not end in time and is killed"), MORE_TIME, actions);
                 }
                 Life::Stopping { killed: true, .. } if now >= self.schedule.end => {
                     say(actions, Level::Error, format!("{name} cannot be killed and is left behind"));
@@ -221,12 +243,10 @@ impl Stop {
     }
 
     /// Something went wrong: the stop goes on, and the host will not say that it was clean.
-    fn spoil(&mut self, cause: String, actions: &mut Vec<Action>) {
+    pub(crate) fn spoil(&mut self, cause: String, help: &str, actions: &mut Vec<Action>) {
         say(actions, Level::Error, cause.clone());
         self.clean = false;
         if self.outcome.failure.is_none() {
-            let help = "the data root is marked as not cleanly stopped; a longer DIND_STOP_TIMEOUT \
-                        (and `docker stop -t`) gives more time";
             self.outcome = Outcome { failure: Some(Failure::failed(cause, help)), blamed: None };
         }
     }

@@ -26,9 +26,24 @@ pub(crate) fn take_over() -> io::Result<SignalFd> {
     // SAFETY: SIG_DFL is no function of ours, so nothing runs in a signal's context.
     // If it was inherited as ignored, the kernel would reap our children itself and lose their statuses.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
-    let all = SigSet::all();
-    all.thread_block()?;
-    Ok(SignalFd::with_flags(&all, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+    block_all()?;
+    Ok(SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Blocks all 64 signals. The C library would leave out those it keeps for threads (32 to 34), of which there are none.
+fn block_all() -> io::Result<()> {
+    let all = u64::MAX;
+    // SAFETY: the kernel reads the eight bytes of `all`, the size of its signal set, and writes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_BLOCK,
+            &raw const all,
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What the signal with this number means; `None`: nothing, or that children have ended, which is looked at anyway.

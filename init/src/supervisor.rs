@@ -11,7 +11,7 @@ use dind_contract::status::{Phase, ServiceState};
 use crate::failure::Failure;
 use crate::log::Level;
 use crate::settings::OnFailure;
-use crate::shutdown::Stop;
+use crate::shutdown::{SEE_LOG, Stop};
 
 /// Time since `dind-init` started.
 pub(crate) type Moment = Duration;
@@ -156,7 +156,12 @@ pub(crate) struct Unit {
     pub(crate) restarts: u32,
     /// Whether it has ever been ready.
     pub(crate) was_ready: bool,
+    /// Whether it died in the middle of its work and has not been ready since.
+    crashed: bool,
+    /// When it died, within [`WINDOW`].
     deaths: Vec<Moment>,
+    /// How many times it died since it was last ready, however long ago.
+    in_vain: usize,
 }
 
 /// Where a service is in its life.
@@ -199,6 +204,8 @@ pub(crate) struct Supervisor {
     pub(crate) units: Vec<Unit>,
     on_failure: OnFailure,
     stop_timeout: Duration,
+    /// Whether the host before this one left the data root in order.
+    left_clean: bool,
     started: bool,
     announced: bool,
     was_ready: bool,
@@ -206,8 +213,14 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// A host of these services, none of them started. `stop_timeout` is the time between SIGTERM and SIGKILL.
-    pub(crate) fn new(rules: Vec<Rules>, on_failure: OnFailure, stop_timeout: Duration) -> Self {
+    /// A host of these services, none of them started. `stop_timeout` is the time between SIGTERM and SIGKILL;
+    /// `left_clean`: the host before this one left the data root in order.
+    pub(crate) fn new(
+        rules: Vec<Rules>,
+        on_failure: OnFailure,
+        stop_timeout: Duration,
+        left_clean: bool,
+    ) -> Self {
         let units = rules
             .into_iter()
             .map(|rules| Unit {
@@ -215,13 +228,16 @@ impl Supervisor {
                 life: Life::Waiting,
                 restarts: 0,
                 was_ready: false,
+                crashed: false,
                 deaths: Vec::new(),
+                in_vain: 0,
             })
             .collect();
         Self {
             units,
             on_failure,
             stop_timeout,
+            left_clean,
             started: false,
             announced: false,
             was_ready: false,
@@ -262,7 +278,7 @@ impl Supervisor {
         self.units
             .iter()
             .filter_map(|unit| match unit.life {
-                Life::Starting { killed: true, .. } => None,
+                Life::Starting { killed: true, notice, .. } => Some(notice),
                 Life::Starting { since, notice, ping, .. } => {
                     let first = notice.min(since + unit.rules.ready_within);
                     Some(ping.map_or(first, |ping| ping.min(first)))
@@ -323,17 +339,36 @@ impl Supervisor {
                 self.ended(now, service, end, &how, refusal, actions);
             }
             Event::StopAsked { why } => match &mut self.stop {
-                Some(stop) => stop.hurry(now, &why, actions),
+                Some(stop) => stop.asked_again(now, &why, actions),
                 None => {
                     say(actions, Level::Info, format!("stopping, because of {why}"));
-                    self.stop = Some(Stop::new(now, self.stop_timeout, Outcome::CLEAN));
+                    let mut stop = Stop::new(now, self.stop_timeout, Outcome::CLEAN, self.is_clean());
+                    if let Some(unit) = self.units.iter().find(|unit| unit.crashed) {
+                        let cause = format!(
+                            "{} had died and was not back when the stop was asked for",
+                            unit.rules.name
+                        );
+                        stop.spoil(cause, SEE_LOG, actions);
+                    }
+                    self.stop = Some(stop);
                 }
             },
             Event::ReloadAsked => {
-                let ready = |unit: &Unit| unit.rules.takes_options && matches!(unit.life, Life::Ready { .. });
-                for (service, unit) in self.units.iter().enumerate().filter(|(_, unit)| ready(unit)) {
-                    say(actions, Level::Info, format!("{} reads its configuration again", unit.rules.name));
-                    actions.push(Action::Signal { service, signal: Signal::Reload });
+                for (service, unit) in
+                    self.units.iter().enumerate().filter(|(_, unit)| unit.rules.takes_options)
+                {
+                    let name = unit.rules.name;
+                    // One that is still starting may not know the signal yet, and would die of it.
+                    if unit.was_ready && !unit.crashed && self.stop.is_none() {
+                        say(actions, Level::Info, format!("{name} reads its configuration again"));
+                        actions.push(Action::Signal { service, signal: Signal::Reload });
+                    } else {
+                        say(
+                            actions,
+                            Level::Warn,
+                            format!("{name} is not ready, so it does not read its configuration again"),
+                        );
+                    }
                 }
             }
             Event::StraysLeft { count } => {
@@ -356,6 +391,8 @@ impl Supervisor {
         let Some(pid) = unit.pid() else { return };
         unit.life = Life::Ready { pid };
         let again = std::mem::replace(&mut unit.was_ready, true);
+        unit.crashed = false;
+        unit.in_vain = 0;
         for user in self.units.iter_mut().filter(|user| again && user.rules.uses.contains(&service)) {
             if let Life::Ready { pid } = user.life
                 && user.rules.answers_ping
@@ -389,11 +426,14 @@ impl Supervisor {
         }
         unit.deaths.push(now);
         unit.deaths.retain(|death| now.saturating_sub(*death) < WINDOW);
+        unit.in_vain += 1;
+        // One that only refused its options has touched nothing.
+        unit.crashed |= refusal.is_none();
         if let Some(failure) = verdict(unit, self.on_failure, end, how, refusal) {
             unit.life = Life::Stopped;
             say(actions, Level::Error, format!("stopping, because {}", failure.cause));
             let outcome = Outcome { failure: Some(failure), blamed: Some(service) };
-            self.stop = Some(Stop::new(now, self.stop_timeout, outcome));
+            self.stop = Some(Stop::new(now, self.stop_timeout, outcome, self.is_clean()));
             return;
         }
         let doublings = unit.deaths.len().saturating_sub(1).min(DEATHS);
@@ -401,6 +441,13 @@ impl Supervisor {
         unit.restarts += 1;
         unit.life = Life::Backoff { until: now + wait };
         say(actions, Level::Error, format!("{name} {how}; it is started again in {} ms", wait.as_millis()));
+    }
+
+    /// Whether a stop from here leaves the data root in order: nothing has crashed, and what the host before this one left
+    /// unclean was seen to by an engine that came up.
+    fn is_clean(&self) -> bool {
+        let recovered = self.left_clean || self.units.iter().all(|unit| unit.was_ready);
+        recovered && !self.units.iter().any(|unit| unit.crashed)
     }
 
     /// Starts what can start, and does what is due, while the host is not stopping.
@@ -415,30 +462,28 @@ impl Supervisor {
             match &mut unit.life {
                 Life::Waiting => {}
                 Life::Backoff { until } if *until <= now => {}
-                Life::Starting { killed: false, since, .. } if now >= *since + unit.rules.ready_within => {
+                Life::Starting { since, notice, ping, killed, .. } => {
                     let waited = now.saturating_sub(*since).as_secs();
-                    say(
-                        actions,
-                        Level::Error,
-                        format!("{name} was not ready after {waited} s, so it is killed"),
-                    );
-                    actions.push(Action::Signal { service, signal: Signal::Kill });
-                    if let Life::Starting { killed, .. } = &mut unit.life {
+                    if !*killed && now >= *since + unit.rules.ready_within {
                         *killed = true;
-                    }
-                    continue;
-                }
-                Life::Starting { killed: false, since, notice, ping, .. } => {
-                    if *notice <= now {
-                        let waited = now.saturating_sub(*since).as_secs();
+                        say(
+                            actions,
+                            Level::Error,
+                            format!("{name} was not ready after {waited} s, so it is killed"),
+                        );
+                        actions.push(Action::Signal { service, signal: Signal::Kill });
+                    } else if now >= *notice {
+                        let what = if *killed { "end, for it was killed" } else { "be ready" };
                         say(
                             actions,
                             Level::Info,
-                            format!("still waiting for {name} to be ready, {waited} s so far"),
+                            format!("still waiting for {name} to {what}, {waited} s so far"),
                         );
+                    }
+                    if now >= *notice {
                         *notice = now + NOTICE;
                     }
-                    if ping.is_some_and(|ping| ping <= now) {
+                    if !*killed && ping.is_some_and(|ping| now >= ping) {
                         *ping = None;
                         actions.push(Action::Ping { service, again: unit.was_ready });
                     }
@@ -472,6 +517,7 @@ fn verdict(
     refusal: Option<String>,
 ) -> Option<Failure> {
     let (name, deaths) = (unit.rules.name, unit.deaths.len());
+    let within = if deaths >= DEATHS { " within a minute" } else { " without ever being ready" };
     match refusal {
         Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
             Some(Failure::usage(
@@ -487,9 +533,10 @@ fn verdict(
             cause: format!("{name} {how}, and DIND_ON_FAILURE is exit"),
             help: "look at its last lines, or leave DIND_ON_FAILURE out to have it restarted".to_owned(),
         }),
-        _ if deaths >= DEATHS => Some(Failure::failed(
+        _ if deaths.max(unit.in_vain) >= DEATHS => Some(Failure::failed(
             format!(
-                "{name} failed for good: it died {deaths} times within a minute, and the last time it {how}"
+                "{name} failed for good: it died {} times{within}, and the last time it {how}",
+                deaths.max(unit.in_vain)
             ),
             "look at its last lines for the cause; `-e DOCKER_OPTS=--debug` makes dockerd say more",
         )),

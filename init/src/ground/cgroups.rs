@@ -87,28 +87,34 @@ fn delegate(root: &Path) -> io::Result<String> {
         if evacuate {
             moved += evacuate_into(root, &leaf)?;
         }
-        let order = wanted.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
-        match fs::write(root.join("cgroup.subtree_control"), order) {
-            Ok(()) => {
-                let enabled = fs::read_to_string(root.join("cgroup.subtree_control"))?;
-                let missing: Vec<&str> = wanted
-                    .iter()
-                    .filter(|name| !enabled.split_whitespace().any(|on| on == **name))
-                    .copied()
-                    .collect();
-                if missing.is_empty() {
-                    let count = wanted.len();
-                    return Ok(format!("{moved} processes moved to /{LEAF}, {count} controllers delegated"));
-                }
-                return Err(io::Error::other(format!("the kernel did not take {}", missing.join(" "))));
+        match enable(&root.join("cgroup.subtree_control"), &wanted) {
+            Ok(off) if off.is_empty() => {
+                let count = wanted.len();
+                return Ok(format!("{moved} processes moved to /{LEAF}, {count} controllers delegated"));
             }
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => trouble = e,
-            Err(e) => return Err(e),
+            Ok(off) => return Err(io::Error::other(format!("the kernel did not take {}", off.join(" ")))),
+            Err(e) => trouble = e,
         }
     }
     let lingering =
         fs::read_to_string(root.join("cgroup.procs"))?.split_whitespace().collect::<Vec<_>>().join(" ");
     Err(io::Error::other(format!("{trouble}; processes that stay: {lingering}")))
+}
+
+/// Enables the controllers one by one, since one that is refused takes all of its order with it, and reads back what has
+/// come of it: the names of those that are off.
+///
+/// # Errors
+/// `EBUSY`: there are processes in the group.
+fn enable<'a>(control: &Path, wanted: &[&'a str]) -> io::Result<Vec<&'a str>> {
+    for name in wanted {
+        match fs::write(control, format!("+{name}")) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(e),
+            _ => {}
+        }
+    }
+    let enabled = fs::read_to_string(control).unwrap_or_default();
+    Ok(wanted.iter().filter(|name| !enabled.split_whitespace().any(|on| on == **name)).copied().collect())
 }
 
 fn evacuate_into(root: &Path, leaf: &Path) -> io::Result<usize> {

@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use dind_contract::paths::LOCK_FILE;
 use dind_contract::status::LastStop;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::failure::Failure;
@@ -19,56 +21,73 @@ pub(crate) struct DataRoot {
     pub(crate) path: PathBuf,
     /// How the host before this one left it.
     pub(crate) last_stop: LastStop,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl DataRoot {
-    /// Makes the folder if need be, locks it, and marks it as in use.
+    /// Makes the folder if need be, and locks it.
     ///
     /// # Errors
     /// It cannot be written to, or another host uses it.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn lock(path: &Path) -> Result<Self, Failure> {
         fs::create_dir_all(path).map_err(|e| cannot_write(path, &e))?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path.join(LOCK_FILE))
-            .map_err(|e| cannot_write(path, &e))?;
+        let file = open(path).map_err(|e| cannot_write(path, &e))?;
         let mut lock =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-                nix::errno::Errno::EWOULDBLOCK => Failure::unavailable(
+                Errno::EWOULDBLOCK => Failure::unavailable(
                     format!("the data root {} is in use by another host", path.display()),
                     "stop that host, or give this one a volume of its own",
                 ),
                 errno => cannot_write(path, &errno.into()),
             })?;
-        let last_stop = mark(&mut lock, RUNNING).map_err(|e| cannot_write(path, &e))?;
-        Ok(Self { path: path.to_owned(), last_stop, _lock: lock })
+        let mut mark = Vec::new();
+        lock.read_to_end(&mut mark).map_err(|e| cannot_write(path, &e))?;
+        let last_stop = match mark.as_slice() {
+            b"" => LastStop::First,
+            mark if mark == CLEAN.as_bytes() => LastStop::Clean,
+            _ => LastStop::Unclean,
+        };
+        Ok(Self { path: path.to_owned(), last_stop, lock })
+    }
+
+    /// Marks it as in use: from here on, only a clean stop leaves it clean.
+    ///
+    /// # Errors
+    /// It cannot be written to.
+    pub(crate) fn mark_running(&mut self) -> Result<(), Failure> {
+        write(&mut self.lock, RUNNING).map_err(|e| cannot_write(&self.path, &e))
     }
 }
 
-/// Writes `word` into the lock file, durably, and returns what the word before it meant. It is never empty on the way:
-/// a kill in the middle reads as a stop that was not clean.
-fn mark(file: &mut File, word: &str) -> io::Result<LastStop> {
-    let mut before = String::new();
-    file.read_to_string(&mut before)?;
+/// Opens the lock file. The data root may come from anywhere: a link or a pipe in its place is not followed.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(flags)
+        .open(path.join(LOCK_FILE))?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other(format!("{LOCK_FILE} is no file")))
+    }
+}
+
+/// Writes `word` into the lock file, durably. It is never empty on the way: a kill in the middle reads as a stop that was
+/// not clean.
+fn write(file: &mut File, word: &str) -> io::Result<()> {
     file.rewind()?;
     file.write_all(word.as_bytes())?;
     file.set_len(word.len() as u64)?;
-    file.sync_all()?;
-    Ok(match before.as_str() {
-        "" => LastStop::First,
-        CLEAN => LastStop::Clean,
-        _ => LastStop::Unclean,
-    })
+    file.sync_all()
 }
 
 /// Marks the data root at `path` as cleanly left.
 pub(crate) fn mark_clean(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path.join(LOCK_FILE))?;
-    mark(&mut file, CLEAN).map(|_| ())
+    write(&mut open(path)?, CLEAN)
 }
 
 fn cannot_write(path: &Path, e: &io::Error) -> Failure {
@@ -96,26 +115,45 @@ mod tests {
     #[test]
     fn the_mark_tells_how_it_was_left() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || DataRoot::open(folder.path()).map(|root| root.last_stop);
+        let open = || {
+            let mut root = DataRoot::lock(folder.path())?;
+            root.mark_running().map(|()| root.last_stop)
+        };
         assert_eq!(open(), Ok(LastStop::First));
         assert_eq!(open(), Ok(LastStop::Unclean));
         mark_clean(folder.path()).unwrap();
         assert_eq!(open(), Ok(LastStop::Clean));
         assert_eq!(open(), Ok(LastStop::Unclean));
         // Half a word, as a power cut might leave it.
-        fs::write(folder.path().join(LOCK_FILE), "cle").unwrap();
-        assert_eq!(open(), Ok(LastStop::Unclean));
+        for half in [&b"cle"[..], b"clean\ng\n", b"\xff"] {
+            fs::write(folder.path().join(LOCK_FILE), half).unwrap();
+            assert_eq!(open(), Ok(LastStop::Unclean));
+        }
+    }
+
+    #[test]
+    fn a_link_or_a_pipe_in_place_of_the_lock_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join(LOCK_FILE);
+        let other = folder.path().join("other");
+        fs::write(&other, "untouched").unwrap();
+        std::os::unix::fs::symlink(&other, &place).unwrap();
+        assert!(DataRoot::lock(folder.path()).is_err());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "untouched");
+        fs::remove_file(&place).unwrap();
+        nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(DataRoot::lock(folder.path()).is_err());
     }
 
     #[test]
     fn two_hosts_cannot_share_it() {
         let folder = tempfile::tempdir().unwrap();
-        let first = DataRoot::open(folder.path()).unwrap();
-        let failure = DataRoot::open(folder.path()).err().unwrap();
+        let first = DataRoot::lock(folder.path()).unwrap();
+        let failure = DataRoot::lock(folder.path()).err().unwrap();
         assert_eq!(failure.code, 69);
         assert!(failure.cause.contains("in use by another host"), "{}", failure.cause);
         drop(first);
-        assert!(DataRoot::open(folder.path()).is_ok());
+        assert!(DataRoot::lock(folder.path()).is_ok());
     }
 
     #[test]
@@ -123,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let failure = DataRoot::open(&file).err().unwrap();
+        let failure = DataRoot::lock(&file).err().unwrap();
         assert!(failure.cause.contains(&file.display().to_string()), "{}", failure.cause);
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
 /// It cannot be written to, or another host uses it.
 pub(crate) fn take_data_root(path: &Path, steps: &mut Steps, log: &mut Log) -> Result<DataRoot, Failure> {
     steps.take(log, "data root", || {
-        let data_root = DataRoot::open(path)?;
+        let data_root = DataRoot::lock(path)?;
         let said = match data_root.last_stop {
             LastStop::First => "used for the first time",
             LastStop::Clean => "left by a clean stop",

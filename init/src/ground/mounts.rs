@@ -9,12 +9,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 pub(super) struct Mount {
     pub(super) place: PathBuf,
     pub(super) kind: String,
+    /// What is mounted there: a device, or a word.
+    pub(super) source: String,
     pub(super) flags: MsFlags,
 }
 
 /// Everything that is mounted here, in order of mounting.
 pub(super) fn all() -> Vec<Mount> {
-    parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    parse(&String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()))
 }
 
 fn parse(table: &str) -> Vec<Mount> {
@@ -23,10 +25,12 @@ fn parse(table: &str) -> Vec<Mount> {
         .filter_map(|line| {
             let (mount, superblock) = line.split_once(" - ")?;
             let mut fields = mount.split(' ').skip(4);
+            let mut superblock = superblock.split(' ');
             Some(Mount {
                 place: PathBuf::from(unescape(fields.next()?)),
                 flags: flags(fields.next()?),
-                kind: superblock.split(' ').next()?.to_owned(),
+                kind: superblock.next()?.to_owned(),
+                source: unescape(superblock.next()?),
             })
         })
         .collect()
@@ -104,6 +108,7 @@ mod tests {
         assert_eq!(mounts.len(), 3);
         assert_eq!(mounts[1].place, Path::new("/sys/fs/cgroup/cpu"));
         assert_eq!(mounts[1].kind, "cgroup");
+        assert_eq!(mounts[2].source, "/dev/sda1");
         assert_eq!(mounts[1].flags, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_RELATIME);
         assert_eq!(mounts[2].place, Path::new("/a b\\c"));
     }

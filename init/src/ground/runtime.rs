@@ -1,30 +1,31 @@
 //! Runtime state starts anew with each host. A container keeps `/run` over stop and start, and an orchestrator may have
-//! mounted secrets there: only what is known to be ours goes.
+//! mounted secrets there, or the machine's own `/run`: nothing in it is emptied or removed. A fresh tmpfs lies over each
+//! folder that is ours to use, and only what bears our name is ever taken away.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use dind_contract::paths;
-use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::mounts;
 use crate::failure::Failure;
+use crate::http::connect;
 
-/// Runtime folders of dockerd, containerd, its shims, and ours.
-const FOLDERS: [&str; 7] = [
-    "/run/containerd",
+/// Runtime folders of dockerd, of our containerd, and ours.
+const FOLDERS: [&str; 6] = [
+    paths::RUNTIME,
     "/run/docker/containerd",
     "/run/docker/libnetwork",
     "/run/docker/netns",
     "/run/docker/runtime-runc",
     "/run/docker/swarm",
-    paths::RUNTIME,
 ];
 
-/// Runtime files of dockerd beside them.
-const FILES: [&str; 2] = ["/run/docker.pid", "/run/docker/metrics.sock"];
+/// What the tmpfs on them is called in the mount table.
+const NAME: &str = "dind";
 
 /// Looks whether an engine runs here already, or its socket is somebody else's.
 ///
@@ -43,6 +44,15 @@ pub(super) fn check(pidfile: &Path) -> Result<(), Failure> {
             "leave `-v /var/run/docker.sock:/var/run/docker.sock` out; to reach the engine outside no host is needed",
         ));
     }
+    // Whoever answers is alive, whatever pid namespace it is in.
+    for (path, what) in [(paths::DOCKER_SOCKET, "an engine"), (paths::STATUS_SOCKET, "a host")] {
+        if matches!(connect(Path::new(path)), Ok(_) | Err(Errno::EAGAIN)) {
+            return Err(Failure::unavailable(
+                format!("{what} runs here already: it answers on {path}"),
+                "stop it first, or give this host a /run of its own",
+            ));
+        }
+    }
     // A pid alone says nothing: another process may have it by now.
     let pid = fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let running = pid.filter(|pid| {
@@ -58,46 +68,23 @@ pub(super) fn check(pidfile: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Makes the runtime folders empty, and removes the files.
+/// Makes the runtime folders empty.
 ///
 /// # Errors
-/// One of them cannot be made, emptied or removed.
+/// One of them cannot be made or mounted on.
 pub(super) fn renew() -> Result<(), Failure> {
+    // Of a host before this one, where the mounts outlive it.
+    for mounted in
+        mounts::all().iter().rev().filter(|mounted| mounted.kind == "tmpfs" && mounted.source == NAME)
+    {
+        mounts::detach_below(&mounted.place);
+        let _ = umount2(&mounted.place, MntFlags::MNT_DETACH);
+    }
     for folder in FOLDERS.map(Path::new) {
         fs::create_dir_all(folder).map_err(|e| cannot("make", folder, &e))?;
-        mounts::detach_below(folder);
-        if statfs(folder).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC) {
-            empty(folder).map_err(|e| cannot("empty", folder, &e))?;
-        } else {
-            // In a container's own layer sockets are slow, and fuse-overlayfs has been seen to lose a folder that was
-            // removed and made again.
-            mount(
-                Some("tmpfs"),
-                folder,
-                Some("tmpfs"),
-                MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-                Some("mode=755"),
-            )
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some(NAME), folder, Some("tmpfs"), flags, Some("mode=755"))
             .map_err(|e| cannot("mount a tmpfs on", folder, &e.into()))?;
-        }
-    }
-    for file in FILES.map(Path::new) {
-        match fs::remove_file(file) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot("remove", file, &e)),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn empty(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ fn rules(name: &'static str, uses: &[usize]) -> Rules {
 
 fn engine(on_failure: OnFailure) -> Supervisor {
     let services = vec![rules("containerd", &[]), rules("dockerd", &[0])];
-    Supervisor::new(services, on_failure, Duration::from_secs(10))
+    Supervisor::new(services, on_failure, Duration::from_secs(10), true)
 }
 
 const fn ms(ms: u64) -> Moment {
@@ -156,7 +156,11 @@ fn strays_are_asked_then_killed_then_left_behind() {
         for action in host.handle(now, Event::Tick) {
             match action {
                 Action::EndStrays { signal: Some(signal) } => signals.push((now, signal)),
-                Action::Flush { .. } => return assert_eq!(signals, [(ms(520), Signal::Kill)]),
+                Action::Flush { clean } => {
+                    assert!(!clean, "something is left behind");
+                    assert_eq!(signals.first(), Some(&(ms(520), Signal::Kill)));
+                    return assert!(signals.len() > 1, "one may have been forking: {signals:?}");
+                }
                 _ => {}
             }
         }
@@ -224,6 +228,148 @@ fn on_failure_exit_ends_the_host_with_the_services_code() {
         let actions = done(host.handle(ms(1002), Event::Flushed { done: true }));
         assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code() == code), "{actions:?}");
     }
+}
+
+/// A host that has been stopped at `now`: what comes after its services have ended with these ends.
+fn after(mut host: Supervisor, now: Moment, ends: [Option<End>; 2]) -> (bool, Outcome) {
+    for service in [1, 0] {
+        if let Some(end) = ends[service] {
+            host.handle(now, exited(service, end));
+        }
+    }
+    let actions = done(host.handle(now, Event::StraysLeft { count: 0 }));
+    let [Action::Flush { clean }] = actions[..] else { panic!("{actions:?}") };
+    let actions = done(host.handle(now, Event::Flushed { done: true }));
+    let [Action::Exit(outcome)] = &actions[..] else { panic!("{actions:?}") };
+    (clean, outcome.clone())
+}
+
+fn stop(host: &mut Supervisor, now: Moment) {
+    host.handle(now, Event::StopAsked { why: "SIGTERM".into() });
+}
+
+#[test]
+fn only_an_engine_that_ended_as_it_was_asked_to_is_a_clean_stop() {
+    let orderly = Some(End::Code(0));
+    for (ends, expected) in [
+        ([orderly, orderly], (true, 0)),
+        ([orderly, Some(End::Signal(9))], (false, 70)),
+        ([orderly, Some(End::Code(1))], (false, 70)),
+        ([Some(End::Code(2)), orderly], (false, 70)),
+    ] {
+        let mut host = ready(OnFailure::Restart);
+        stop(&mut host, ms(1000));
+        let (clean, outcome) = after(host, ms(1100), ends);
+        assert_eq!((clean, outcome.code()), expected, "{ends:?}");
+    }
+    // It died by itself, before it was its turn.
+    let mut host = ready(OnFailure::Restart);
+    stop(&mut host, ms(1000));
+    host.handle(ms(1010), exited(0, End::Code(0)));
+    let (clean, outcome) = after(host, ms(1100), [None, orderly]);
+    assert_eq!((clean, outcome.code()), (false, 70));
+}
+
+#[test]
+fn a_stop_while_dockerd_is_down_or_not_back_is_not_clean() {
+    let mut host = ready(OnFailure::Restart);
+    host.handle(ms(1000), exited(1, End::Signal(9)));
+    let mut backoff = host.clone();
+    stop(&mut backoff, ms(1050));
+    let (clean, outcome) = after(backoff, ms(1060), [Some(End::Code(0)), None]);
+    assert_eq!((clean, outcome.code()), (false, 70));
+    host.handle(ms(1100), Event::Tick);
+    host.handle(ms(1100), Event::Spawned { service: 1, pid: 20 });
+    stop(&mut host, ms(1150));
+    let (clean, outcome) = after(host, ms(1160), [Some(End::Code(0)), Some(End::Code(0))]);
+    assert_eq!((clean, outcome.code()), (false, 70));
+}
+
+#[test]
+fn the_first_failure_is_the_one_that_counts() {
+    let mut host = ready(OnFailure::Exit);
+    host.handle(ms(1000), exited(1, End::Code(3)));
+    let (clean, outcome) = after(host, ms(1100), [Some(End::Signal(9)), None]);
+    assert_eq!((clean, outcome.code(), outcome.blamed), (false, 3, Some(1)));
+}
+
+#[test]
+fn the_first_wish_to_stop_does_not_hurry_a_stop_that_nobody_asked_for() {
+    let mut host = ready(OnFailure::Exit);
+    host.handle(ms(1000), exited(0, End::Code(3)));
+    assert!(done(host.handle(ms(1010), Event::StopAsked { why: "SIGTERM".into() })).is_empty());
+    let again = host.handle(ms(1020), Event::StopAsked { why: "SIGTERM".into() });
+    assert_eq!(done(again), [Action::EndContainers]);
+}
+
+#[test]
+fn what_was_left_unclean_is_called_clean_only_after_an_engine_has_seen_to_it() {
+    let services = vec![rules("containerd", &[]), rules("dockerd", &[0])];
+    let mut host = Supervisor::new(services, OnFailure::Restart, Duration::from_secs(10), false);
+    host.handle(ms(0), Event::Start);
+    host.handle(ms(0), Event::Spawned { service: 0, pid: 1 });
+    host.handle(ms(0), Event::Spawned { service: 1, pid: 2 });
+    stop(&mut host, ms(10));
+    let (clean, outcome) = after(host, ms(20), [Some(End::Signal(15)), Some(End::Signal(15))]);
+    assert_eq!((clean, outcome.code()), (false, 0));
+}
+
+#[test]
+fn the_nearest_of_two_deadlines_counts() {
+    let mut host = ready(OnFailure::Restart);
+    host.handle(ms(1000), exited(1, End::Signal(9)));
+    host.handle(ms(1010), exited(0, End::Signal(9)));
+    assert_eq!(host.deadline(), Some(ms(1100)));
+    assert_eq!(done(host.handle(ms(1100), Event::Tick)), [Action::Spawn { service: 1 }]);
+    assert_eq!(host.deadline(), Some(ms(1110)));
+}
+
+#[test]
+fn failures_that_are_far_apart_add_up_when_it_never_works_in_between() {
+    let mut host = engine(OnFailure::Restart);
+    host.handle(ms(0), Event::Start);
+    host.handle(ms(0), Event::Spawned { service: 0, pid: 8 });
+    host.handle(ms(0), Event::Notified { service: 0 });
+    for round in 1..=4 {
+        let now = Duration::from_secs(100 * round);
+        assert!(done(host.handle(now, exited(1, End::Code(1)))).is_empty());
+        host.handle(now + ms(100), Event::Tick);
+        host.handle(now + ms(100), Event::Spawned { service: 1, pid: 9 });
+    }
+    host.handle(Duration::from_secs(500), exited(1, End::Code(1)));
+    assert_eq!(host.phase(), Phase::Stopping);
+}
+
+#[test]
+fn only_a_start_of_dockerd_is_a_refusal() {
+    let refuses = |end| Event::Exited { service: 1, end, spoke: false, last: Some("no".to_owned()) };
+    let starting = || {
+        let mut host = engine(OnFailure::Restart);
+        host.handle(ms(0), Event::Start);
+        host
+    };
+    let mut host = starting();
+    host.handle(ms(1), refuses(End::Signal(9)));
+    assert_eq!(host.phase(), Phase::Starting, "it was killed");
+    let mut host = ready(OnFailure::Restart);
+    host.handle(ms(1000), refuses(End::Code(1)));
+    assert_eq!(host.phase(), Phase::Degraded, "it took them before");
+    let mut host = starting();
+    let last = Some("no".to_owned());
+    host.handle(ms(1), Event::Exited { service: 0, end: End::Code(1), spoke: false, last });
+    assert_eq!(host.phase(), Phase::Starting, "containerd has none");
+    let mut host = starting();
+    host.handle(ms(1), refuses(End::Code(1)));
+    assert_eq!(host.phase(), Phase::Stopping);
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_126() {
+    let mut host = engine(OnFailure::Exit);
+    host.handle(ms(0), Event::Start);
+    host.handle(ms(0), Event::SpawnFailed { service: 0, why: "no memory".into() });
+    let (_, outcome) = after(host, ms(10), [None, Some(End::Code(0))]);
+    assert_eq!(outcome.code(), 126);
 }
 
 #[test]
@@ -297,6 +443,8 @@ struct Habits {
     dies_after: Option<u64>,
     ends_after_term: Option<u64>,
     ends_after_kill: Option<u64>,
+    end_code: u8,
+    unanswered_pings: usize,
 }
 
 fn habits() -> impl Strategy<Value = Habits> {
@@ -309,116 +457,157 @@ fn habits() -> impl Strategy<Value = Habits> {
         proptest::option::weighted(0.3, 0u64..90_000),
         time(20_000),
         proptest::option::weighted(0.95, 0u64..100),
+        prop_oneof![9 => Just(0u8), 1 => Just(3u8)],
+        0usize..3,
     )
-        .prop_map(
-            |(uses, holds_containers, spawns, ready_after, dies_after, ends_after_term, ends_after_kill)| {
-                Habits {
-                    uses,
-                    holds_containers,
-                    spawns,
-                    ready_after,
-                    dies_after,
-                    ends_after_term,
-                    ends_after_kill,
-                }
-            },
-        )
+        .prop_map(|it| Habits {
+            uses: it.0,
+            holds_containers: it.1,
+            spawns: it.2,
+            ready_after: it.3,
+            dies_after: it.4,
+            ends_after_term: it.5,
+            ends_after_kill: it.6,
+            end_code: it.7,
+            unanswered_pings: it.8,
+        })
+}
+
+/// What happened to a made-up service.
+#[derive(Debug, Clone, Default)]
+struct Fate {
+    /// The run of its process, which an event belongs to: a dead process sends nothing.
+    run: usize,
+    alive: bool,
+    pings: usize,
+    terminated: Option<Moment>,
+    killed: bool,
+    /// It died unasked, or ended otherwise than asked, and has not been ready since.
+    crashed: bool,
 }
 
 /// A world in which the supervisor runs: it answers actions as the loop would, by its habits.
 struct World {
     habits: Vec<Habits>,
+    services: Vec<Rules>,
+    fates: Vec<Fate>,
     strays: u64,
+    strays_killed: bool,
     flush_after: Option<u64>,
+    flush_done: bool,
     /// What will happen, by time; the number keeps the order of what happens at once.
     future: BTreeMap<(Moment, usize), (Option<usize>, Event)>,
     next: usize,
-    /// The run of each service's process that an event belongs to: a dead process sends nothing.
-    runs: Vec<usize>,
-    alive: Vec<bool>,
-    spawned: Vec<bool>,
-    terminated: Vec<bool>,
-    stop_asked: Option<Moment>,
+    schedule: Option<Schedule>,
+    hurried: bool,
     flushes: Vec<bool>,
-    kills: usize,
     outcome: Option<(Moment, Outcome)>,
 }
 
 impl World {
     fn later(&mut self, now: Moment, after: Option<u64>, run_of: Option<usize>, event: Event) {
         let Some(after) = after else { return };
-        let run = run_of.map(|service| self.runs[service]);
+        let run = run_of.map(|service| self.fates[service].run);
         self.future.insert((now + ms(after), self.next), (run, event));
         self.next += 1;
     }
 
-    fn act(&mut self, now: Moment, action: Action, services: &[Rules], schedule: Option<Schedule>) {
+    /// Takes note of an event before the supervisor hears of it; false: it belongs to a process that is no more.
+    fn happens(&mut self, run: Option<usize>, event: &Event) -> bool {
+        match event {
+            Event::Exited { service, .. } | Event::Notified { service } | Event::Pinged { service, .. } => {
+                let fate = &mut self.fates[*service];
+                if run != Some(fate.run) || !fate.alive {
+                    return false;
+                }
+                if let Event::Exited { end, .. } = event {
+                    fate.alive = false;
+                    fate.crashed |= fate.terminated.is_none() || *end != End::Code(0);
+                }
+            }
+            Event::SpawnFailed { service, .. } => self.fates[*service].crashed = true,
+            Event::StopAsked { .. } => self.hurried = self.schedule.is_some(),
+            _ => {}
+        }
+        true
+    }
+
+    fn act(&mut self, now: Moment, action: Action) {
         match action {
             Action::Spawn { service } => {
-                assert!(self.stop_asked.is_none(), "nothing starts in a stop");
-                assert!(!self.alive[service], "one process a service");
-                assert!(
-                    services[service].uses.iter().all(|used| self.spawned[*used]),
-                    "what it uses was started first"
-                );
-                self.spawned[service] = true;
-                self.runs[service] += 1;
-                self.terminated[service] = false;
+                assert!(self.schedule.is_none(), "nothing starts in a stop");
+                assert!(!self.fates[service].alive, "one process a service");
+                let uses = &self.services[service].uses;
+                assert!(uses.iter().all(|used| self.fates[*used].run > 0), "what it uses was started first");
+                let fate = &mut self.fates[service];
+                *fate = Fate { run: fate.run + 1, crashed: fate.crashed, ..Fate::default() };
                 let habits = self.habits[service].clone();
                 if !habits.spawns {
                     let why = "made up".to_owned();
-                    return self.later(now, Some(0), Some(service), Event::SpawnFailed { service, why });
+                    return self.later(now, Some(0), None, Event::SpawnFailed { service, why });
                 }
-                self.alive[service] = true;
-                let pid = i32::try_from(self.runs[service]).unwrap();
-                self.later(now, Some(0), Some(service), Event::Spawned { service, pid });
+                self.fates[service].alive = true;
+                let pid = i32::try_from(self.fates[service].run).unwrap();
+                self.later(now, Some(0), None, Event::Spawned { service, pid });
                 self.later(now, habits.ready_after, Some(service), Event::Notified { service });
                 self.later(now, habits.dies_after, Some(service), exited(service, End::Code(1)));
             }
             Action::Signal { service, signal: Signal::Terminate } => {
-                assert!(
-                    !self.terminated[service],
-                    "one SIGTERM a process: a third would end dockerd at once"
-                );
-                self.terminated[service] = true;
-                let users = (0..services.len()).filter(|user| services[*user].uses.contains(&service));
-                let end = schedule.map(|schedule| schedule.end);
-                for user in users {
-                    assert!(!self.alive[user] || Some(now) >= end, "{service} ends before its user {user}");
+                assert_eq!(self.fates[service].terminated, None, "a third SIGTERM would end dockerd at once");
+                self.fates[service].terminated = Some(now);
+                let end = self.schedule.map(|schedule| schedule.end);
+                for (user, rules) in
+                    self.services.iter().enumerate().filter(|(_, it)| it.uses.contains(&service))
+                {
+                    let ended = !self.fates[user].alive || Some(now) >= end;
+                    assert!(ended, "{service} ends before {} which uses it", rules.name);
                 }
                 let habits = self.habits[service].clone();
-                self.later(now, habits.ends_after_term, Some(service), exited(service, End::Code(0)));
+                let ended = exited(service, End::Code(habits.end_code));
+                self.later(now, habits.ends_after_term, Some(service), ended);
             }
             Action::Signal { service, signal: Signal::Kill } => {
-                self.kills += 1;
-                if let Some(schedule) = schedule {
-                    let holder = services[service].holds_containers;
-                    assert!(
-                        now >= if holder { schedule.holder } else { schedule.services },
-                        "killed too early"
-                    );
+                if let Some(schedule) = self.schedule {
+                    let holds = self.services[service].holds_containers;
+                    let latest = if holds { schedule.holder } else { schedule.services };
+                    assert!(now >= latest, "killed too early");
+                    let asked = self.fates[service].terminated.expect("asked before it is killed");
+                    assert!(now <= latest.max(asked) + ms(1), "killed too late: {now:?} and not {latest:?}");
                 }
+                self.fates[service].killed = self.schedule.is_some();
                 let after = self.habits[service].ends_after_kill;
                 self.later(now, after, Some(service), exited(service, End::Signal(9)));
             }
             Action::Ping { service, .. } => {
-                self.later(now, Some(1), Some(service), Event::Pinged { service, answered: true });
+                let fate = &mut self.fates[service];
+                fate.pings += 1;
+                let answered = fate.pings > self.habits[service].unanswered_pings;
+                self.later(now, Some(1), Some(service), Event::Pinged { service, answered });
+            }
+            Action::EndContainers => {
+                let schedule = self.schedule.expect("containers end only in a stop");
+                assert!(now >= schedule.containers || self.hurried, "containers had time left");
+                let waiting = |(id, it): (usize, &Fate)| {
+                    self.services[id].holds_containers && it.alive && it.terminated.is_some() && !it.killed
+                };
+                assert!(self.fates.iter().enumerate().any(waiting), "nobody waits for containers");
             }
             Action::EndStrays { signal } => {
+                self.strays_killed |= signal == Some(Signal::Kill);
                 self.strays = if signal.is_some() { self.strays.saturating_sub(1) } else { self.strays };
                 let count = usize::try_from(self.strays).unwrap();
                 self.later(now, Some(0), None, Event::StraysLeft { count });
             }
             Action::Flush { clean } => {
+                assert!(self.strays == 0 || self.strays_killed, "left behind without a SIGKILL");
                 self.flushes.push(clean);
-                self.later(now, self.flush_after, None, Event::Flushed { done: true });
+                self.later(now, self.flush_after, None, Event::Flushed { done: self.flush_done });
             }
             Action::Exit(outcome) => {
                 assert!(self.outcome.is_none(), "a host ends once");
                 self.outcome = Some((now, outcome));
             }
             Action::Signal { signal: Signal::Reload, .. }
-            | Action::EndContainers
             | Action::AbandonFlush
             | Action::Announce { .. }
             | Action::Say { .. } => {}
@@ -433,13 +622,14 @@ proptest! {
     fn every_path_ends_in_order_and_in_time(
         habits in proptest::collection::vec(habits(), 1..5),
         exit_on_failure in any::<bool>(),
+        left_clean in any::<bool>(),
         timeout in 2u64..70,
         stop_at in 0u64..120_000,
         hurry_after in proptest::option::of(0u64..5_000),
         strays in 0u64..4,
         flush_after in proptest::option::weighted(0.9, 0u64..3_000),
+        flush_done in proptest::bool::weighted(0.9),
     ) {
-        let count = habits.len();
         let services: Vec<Rules> = habits
             .iter()
             .enumerate()
@@ -454,44 +644,38 @@ proptest! {
             .collect();
         let policy = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
         let timeout = Duration::from_secs(timeout);
-        let mut host = Supervisor::new(services.clone(), policy, timeout);
+        let mut host = Supervisor::new(services.clone(), policy, timeout, left_clean);
         let mut world = World {
+            fates: vec![Fate::default(); habits.len()],
             habits,
+            services,
             strays,
+            strays_killed: false,
             flush_after,
+            flush_done,
             future: BTreeMap::new(),
             next: 0,
-            runs: vec![0; count],
-            alive: vec![false; count],
-            spawned: vec![false; count],
-            terminated: vec![false; count],
-            stop_asked: None,
+            schedule: None,
+            hurried: false,
             flushes: Vec::new(),
-            kills: 0,
             outcome: None,
         };
         world.later(ms(0), Some(0), None, Event::Start);
         world.later(ms(0), Some(stop_at), None, Event::StopAsked { why: "SIGTERM".into() });
         world.later(ms(stop_at), hurry_after, None, Event::StopAsked { why: "SIGINT".into() });
 
-        let mut schedule = None;
+        let mut stopping_since = None;
         let mut steps = 0;
         let mut clock = ms(0);
         while world.outcome.is_none() {
             steps += 1;
             prop_assert!(steps < 20_000, "it goes on for ever");
             let due = world.future.keys().next().copied();
-            let deadline = host.deadline();
-            let (at, event) = match (due, deadline) {
+            let (at, event) = match (due, host.deadline()) {
                 (Some(key), deadline) if deadline.is_none_or(|deadline| key.0 <= deadline) => {
                     let (run, event) = world.future.remove(&key).unwrap();
-                    if let Event::Exited { service, .. } | Event::Notified { service } | Event::Pinged { service, .. } = &event
-                        && (run != Some(world.runs[*service]) || !world.alive[*service])
-                    {
+                    if !world.happens(run, &event) {
                         continue;
-                    }
-                    if let Event::Exited { service, .. } = &event {
-                        world.alive[*service] = false;
                     }
                     (key.0, event)
                 }
@@ -504,25 +688,34 @@ proptest! {
             clock = clock.max(at);
             let now = clock;
             let actions = host.handle(now, event);
-            if host.phase() == Phase::Stopping && world.stop_asked.is_none() {
+            if host.phase() == Phase::Stopping && stopping_since.is_none() {
                 // Whatever is spawned in the very step in which the stop begins would be wrong, too.
-                world.stop_asked = Some(now);
-                schedule = Some(Schedule::new(now, timeout));
+                stopping_since = Some(now);
+                world.schedule = Some(Schedule::new(now, timeout));
+            }
+            for (fate, unit) in world.fates.iter_mut().zip(&host.units) {
+                fate.crashed &= !matches!(unit.life, Life::Ready { .. });
             }
             for action in actions {
-                world.act(now, action, &services, schedule);
+                world.act(now, action);
             }
         }
         let (ended, outcome) = world.outcome.clone().unwrap();
-        let asked = world.stop_asked.unwrap();
-        prop_assert!(ended <= asked + timeout - Duration::from_millis(900), "{:?} after {asked:?}", ended);
+        let since = stopping_since.unwrap();
+        prop_assert!(ended <= since + timeout - Duration::from_millis(900), "{ended:?} after {since:?}");
         prop_assert_eq!(world.flushes.len(), 1, "synced once, however it ended");
-        if outcome == Outcome::CLEAN {
-            prop_assert_eq!(&world.flushes, &[true]);
-            prop_assert!(world.alive.iter().all(|alive| !alive), "a clean stop leaves nothing behind");
-        }
+
+        let was_ready = |id: usize| host.units[id].was_ready;
+        let all_ready = (0..host.units.len()).all(was_ready);
+        let in_order = |(id, fate): (usize, &Fate)| !(fate.alive || fate.crashed && was_ready(id));
+        let all_in_order = world.fates.iter().enumerate().all(in_order) && world.strays == 0;
         if world.flushes == [true] {
-            prop_assert!(world.alive.iter().all(|alive| !alive));
+            prop_assert!(all_in_order, "called clean, and was not: {:?}", world.fates);
+            prop_assert!(left_clean || all_ready, "what was left unclean was not seen to");
+        }
+        if outcome == Outcome::CLEAN {
+            prop_assert!(all_in_order && flush_done, "{:?}", world.fates);
+            prop_assert!(world.flushes == [true] || !left_clean);
         }
     }
 }

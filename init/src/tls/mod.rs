@@ -27,6 +27,8 @@ const CA_VALIDITY: Duration = Duration::days(3650);
 const LEAF_VALIDITY: Duration = Duration::days(825);
 /// A certificate with less left than this is renewed at the next start.
 const RENEWAL: Duration = Duration::days(60);
+/// By this name we know a CA that we made ourselves, and may replace.
+const OUR_CA: &str = "dind CA";
 /// Clocks of clients may be behind ours.
 const CLOCK_SKEW: Duration = Duration::days(1);
 
@@ -62,13 +64,23 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
     let authority = match (&ca.cert, &ca.key) {
         (Some(cert), Some(key)) => {
             let authority = Authority::load(cert, key, &ca)?;
-            if authority.parsed.expires - RENEWAL > now {
+            let parsed = &authority.parsed;
+            let is_current = parsed.begins <= now && parsed.expires - RENEWAL > now;
+            if is_current {
                 authority
-            } else {
+            } else if parsed.subject == OUR_CA {
                 warnings.push(
-                    "the CA was about to expire and is new: clients need the new certificates".to_owned(),
+                    "the CA was not valid for long and is new: clients need the new certificates".to_owned(),
                 );
                 new_authority(folder, now)?
+            } else if parsed.expires > now {
+                warnings.push(format!("{} ends on {}: replace it", ca.cert_path(), parsed.expires.date()));
+                authority
+            } else {
+                return Err(Failure::usage(
+                    format!("{} expired on {}", ca.cert_path(), parsed.expires.date()),
+                    "replace it and its key, or remove all certificates to have new ones made",
+                ));
             }
         }
         (cert, None) if server.is_whole() && server.ca.is_some() => {
@@ -84,8 +96,8 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
                 "add the key, or bring a whole server/ folder to be used as it is, or remove all to have new ones made",
             ));
         }
-        // No run of ours leaves a server's certificate without a trace of its CA.
-        (None, _) if server.cert.is_some() && !ca.is_half => {
+        // Of ours, only a half-written one is replaced; and no run of ours leaves a server's certificate without its CA.
+        (None, _) if server.cert.is_some() && !(ca.is_half && is_ours(&server)) => {
             return Err(Failure::usage(
                 format!("{} is there, but not all that belongs to it", server.cert_path()),
                 "bring ca.pem and key.pem beside it, or its CA with its key in ca/, or remove it to have new ones made",
@@ -124,6 +136,12 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
     }
     let said = if done.is_empty() { "kept".to_owned() } else { done.join(", ") };
     Ok(Certificates { expires, said, warnings })
+}
+
+/// Whether the certificate was signed by a CA of ours.
+fn is_ours(pair: &Pair) -> bool {
+    let parsed = pair.cert.as_ref().map(|cert| Parsed::read(cert, &pair.cert_path()));
+    matches!(parsed, Some(Ok(parsed)) if parsed.issuer == OUR_CA)
 }
 
 /// Certificates that somebody brought, without the means to sign others: they are used as they are.
@@ -170,8 +188,10 @@ fn keep(
     let Some(key) = &pair.key else { return Ok(None) };
     parsed.check_key(key, &pair.cert_path(), &pair.key_path())?;
     let covers = names.iter().all(|name| parsed.names.contains(name));
-    let is_current = pair.ca.as_deref() == Some(authority.cert.as_str());
-    Ok((covers && is_current && parsed.expires - RENEWAL > now).then_some(parsed.expires))
+    // A clock that was ahead when it was made leaves one that no client takes yet.
+    let is_current = parsed.begins <= now && parsed.expires - RENEWAL > now;
+    let has_ca = pair.ca.as_deref() == Some(authority.cert.as_str());
+    Ok((covers && is_current && has_ca).then_some(parsed.expires))
 }
 
 /// Makes and writes a key and certificate, for a server if it has `names`, else for a client.
@@ -221,7 +241,7 @@ fn new_authority(folder: &Path, now: OffsetDateTime) -> Result<Authority, Failur
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "dind CA");
+    params.distinguished_name.push(DnType::CommonName, OUR_CA);
     let cert = params.self_signed(&key).map_err(|e| cannot_make(&e))?.pem();
     let pair = Pair::empty(&folder.join("ca"));
     pair.write(None, &cert, &key.serialize_pem(), Access::Ours)?;

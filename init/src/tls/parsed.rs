@@ -7,7 +7,7 @@ use rcgen::{KeyPair, PublicKeyData};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name};
 
 use crate::failure::Failure;
 use crate::settings::Name;
@@ -15,8 +15,14 @@ use crate::settings::Name;
 /// What a host must know of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parsed {
+    /// The first moment of its validity.
+    pub(super) begins: OffsetDateTime,
     /// The last moment of its validity.
     pub(super) expires: OffsetDateTime,
+    /// The common name of whoever it is for.
+    pub(super) subject: String,
+    /// The common name of whoever signed it.
+    pub(super) issuer: String,
     /// Whom it is for.
     pub(super) names: BTreeSet<Name>,
     /// Whether it may sign others.
@@ -39,8 +45,10 @@ impl Parsed {
         };
         let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|_| broken("it has no whole PEM block"))?;
         let certificate = pem.parse_x509().map_err(|_| broken("its PEM block holds something else"))?;
-        let expires = OffsetDateTime::from_unix_timestamp(certificate.validity().not_after.timestamp())
-            .map_err(|_| broken("its validity is no date"))?;
+        let date = |time: ASN1Time| {
+            OffsetDateTime::from_unix_timestamp(time.timestamp())
+                .map_err(|_| broken("its validity is no date"))
+        };
         let names = certificate
             .subject_alternative_name()
             .ok()
@@ -48,7 +56,10 @@ impl Parsed {
             .map(|extension| extension.value.general_names.iter().filter_map(name).collect())
             .unwrap_or_default();
         Ok(Self {
-            expires,
+            begins: date(certificate.validity().not_before)?,
+            expires: date(certificate.validity().not_after)?,
+            subject: common_name(certificate.subject()),
+            issuer: common_name(certificate.issuer()),
             names,
             is_ca: certificate.is_ca(),
             public_key: certificate.public_key().raw.to_vec(),
@@ -66,20 +77,20 @@ impl Parsed {
         ours.issuer() == theirs.subject() && ours.verify_signature(Some(theirs.public_key())).is_ok()
     }
 
-    /// Checks that `key` belongs to it. Keys of older forms than PKCS #8 are left to dockerd to check.
+    /// Checks that `key` belongs to it. Keys of kinds that only dockerd can read are left to it to check.
     ///
     /// # Errors
     /// The key is broken, or another's.
     pub(super) fn check_key(&self, key: &str, cert_path: &str, key_path: &str) -> Result<(), Failure> {
-        if key.contains("-----BEGIN RSA PRIVATE KEY-----") || key.contains("-----BEGIN EC PRIVATE KEY-----") {
-            return Ok(());
-        }
-        let pair = KeyPair::from_pem(key).map_err(|e| {
-            Failure::usage(
-                format!("{key_path} is not a private key: {e}"),
+        let Ok(pair) = KeyPair::from_pem(key) else {
+            if key.contains("PRIVATE KEY-----") {
+                return Ok(());
+            }
+            return Err(Failure::usage(
+                format!("{key_path} is not a private key"),
                 "replace it, or remove it and its certificate to have new ones made",
-            )
-        })?;
+            ));
+        };
         if pair.subject_public_key_info() == self.public_key {
             return Ok(());
         }
@@ -88,6 +99,10 @@ impl Parsed {
             "replace one of them, or remove both to have new ones made",
         ))
     }
+}
+
+fn common_name(name: &X509Name<'_>) -> String {
+    name.iter_common_name().filter_map(|name| name.as_str().ok()).collect()
 }
 
 fn name(name: &GeneralName<'_>) -> Option<Name> {

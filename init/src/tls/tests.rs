@@ -196,6 +196,56 @@ fn a_server_certificate_without_the_cas_key_is_used_as_it_is() {
     assert!(failure.cause.contains("ca/key.pem is not, so nothing can be signed"), "{}", failure.cause);
 }
 
+/// A CA of somebody's own, valid until `expires`, in `folder`.
+fn bring_ca(folder: &TempDir, expires: OffsetDateTime) {
+    let key = new_key().unwrap();
+    let mut params = CertificateParams::default();
+    params.not_after = expires;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "Example Corp");
+    let cert = params.self_signed(&key).unwrap().pem();
+    Pair::empty(&folder.path().join("ca")).write(None, &cert, &key.serialize_pem(), Access::Ours).unwrap();
+}
+
+#[test]
+fn somebodys_own_ca_signs_and_is_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    bring_ca(&folder, now() + Duration::days(30));
+    let ca = [text(&folder, "ca/cert.pem"), text(&folder, "ca/key.pem")];
+    let made = again(&folder).unwrap();
+    assert_eq!(made.said, "server certificate made, client certificate made");
+    assert!(made.warnings[0].contains("ca/cert.pem ends on"), "{made:?}");
+    let later = prepare(folder.path(), &names_of("host"), now() + Duration::days(31)).unwrap_err();
+    assert!(later.cause.contains("ca/cert.pem expired on"), "{}", later.cause);
+    assert_eq!(ca, [text(&folder, "ca/cert.pem"), text(&folder, "ca/key.pem")]);
+
+    // A copy of it that failed half-way is no reason to replace what it signed.
+    fs::write(folder.path().join("ca/cert.pem"), "").unwrap();
+    let server = [text(&folder, "server/cert.pem"), text(&folder, "server/key.pem")];
+    let failure = again(&folder).unwrap_err();
+    assert!(failure.cause.contains("server/cert.pem is there, but not all"), "{}", failure.cause);
+    assert_eq!(server, [text(&folder, "server/cert.pem"), text(&folder, "server/key.pem")]);
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_made_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path(), &names_of("host"), now() + Duration::days(300)).unwrap();
+    let made = again(&folder).unwrap();
+    assert_eq!(made.said, "server certificate made, client certificate made");
+    assert!(made.warnings[0].contains("clients need the new certificates"), "{made:?}");
+}
+
+#[test]
+fn a_key_that_only_dockerd_can_read_is_left_to_it() {
+    let folder = made();
+    fs::remove_file(folder.path().join("ca/key.pem")).unwrap();
+    let key = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    fs::write(folder.path().join("server/key.pem"), key).unwrap();
+    assert!(again(&folder).unwrap().said.contains("used as it is"));
+}
+
 #[test]
 fn half_a_set_is_refused_and_stays() {
     for missing in [&["ca/cert.pem"][..], &["ca/cert.pem", "ca/key.pem", "server/key.pem"]] {
