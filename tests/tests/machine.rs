@@ -34,6 +34,46 @@ fn a_docker_socket_mounted_from_outside_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_run_folder_of_somebody_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = ["docker/containerd/task", "containerd/containerd.sock.lock", "secrets/token", "docker.pid"];
+    for file in theirs.map(|file| folder.path().join(file)) {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "theirs").unwrap();
+    }
+    let assert_untouched = |files: &[&str]| {
+        for file in files {
+            assert_eq!(std::fs::read_to_string(folder.path().join(file)).unwrap(), "theirs", "{file}");
+        }
+    };
+    let mount = format!("{}:/run", folder.path().display());
+    // An engine that answers there is somebody's.
+    let engine = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+    let refused = Host::options().run(["-v", &mount]);
+    refused.refused(69, &["an engine runs here already: it answers on /var/run/docker.sock"]);
+    assert_untouched(&theirs);
+    drop(engine);
+    // One that is gone leaves its folders to whoever comes next, but for what dockerd itself replaces.
+    let host = Host::options().run(["-v", &mount]).start();
+    host.load_busybox();
+    host.assert_runs_containers();
+    host.stop();
+    host.assert_exited(0);
+    assert_untouched(&theirs[..3]);
+}
+
+#[test]
+fn a_second_host_in_the_same_place_is_refused_and_harms_nothing() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.exec(["dind-init"]).exits(69).says(&["an engine runs here already", "\n  help: "]);
+    host.exec(["dind-init", "flush", "/var/lib/docker", "--clean"]).exits(64).says(&["flush is a part of"]);
+    host.assert_runs_containers();
+    assert_eq!(host.status()["phase"], "ready");
+    assert_eq!(host.shell("cat /var/lib/docker/dind.lock").ok(), "running");
+}
+
+#[test]
 fn without_its_capabilities_a_host_says_what_it_lacks() {
     let bare = Call::new("docker").args(["run", "--rm", IMAGE]).within(30).run();
     bare.exits(69).says(&["this container lacks NET_ADMIN and SYS_ADMIN", "\n  help: "]);

@@ -66,9 +66,14 @@ fn a_stop_while_dockerd_is_down_ends_in_time() {
     host.run_nested("worker", &[], POLITE);
     host.shell(&format!("kill -9 {}", host.pid_of("dockerd"))).ok();
     host.stop();
-    assert_ne!(host.inspect("{{.State.ExitCode}}"), "137", "{}", host.logs());
+    host.assert_exited(70);
     host.start();
+    assert_eq!(host.status()["last_stop"], "unclean");
     host.assert_runs_containers();
+    host.stop();
+    host.assert_exited(0);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
 }
 
 #[test]
