@@ -381,7 +381,7 @@ impl Host<'_> {
         let mut warnings = self.prepared.warnings.clone();
         warnings.extend(certificate.as_ref().filter(|it| it.days_left <= WARN_DAYS).map(|it| {
             format!(
-                "a certificate ends in {} days; a restart of the host renews what it made itself",
+                "a certificate ends in {} days: a restart of the host renews those that it made, replace those that you brought",
                 it.days_left
             )
         }));

@@ -51,7 +51,7 @@ use settings::{Listen, Settings};
 use status::StatusSocket;
 
 /// How long readers may take for the last lines, all in all. A host ends in time, read or not.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let began = Instant::now();

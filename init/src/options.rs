@@ -199,7 +199,8 @@ impl DaemonOptions {
                     "leave one of them out",
                 ));
             }
-            *place = absolute(value.as_str().unwrap_or_default(), &format!("\"{key}\""), &file)?;
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            *place = absolute(&text, &format!("\"{key}\""), &file)?;
             self.in_config.push(key);
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::{Pid, setsid};
 
@@ -39,10 +40,12 @@ pub(crate) fn start(
         .stderr(writer);
     // We block every signal, and a mask outlives execve(2): no container could be told to stop.
     let unblocked = SigSet::empty();
-    // SAFETY: between fork and exec only setsid(2) and sigprocmask(2) are called, which are async-signal-safe and
-    // allocate nothing.
+    // SAFETY: between fork and exec only prctl(2), setsid(2) and sigprocmask(2) are called, which are async-signal-safe
+    // and allocate nothing.
     unsafe {
         command.pre_exec(move || {
+            // Without us nobody would look after it; if we are PID 1, the kernel sees to that by itself.
+            set_pdeathsig(Signal::SIGKILL)?;
             setsid()?;
             unblocked.thread_set_mask()?;
             Ok(())
@@ -118,6 +121,21 @@ pub(crate) fn of_containers() -> Vec<i32> {
         entries.iter().any(|entry| entry.pid == *pid && entry.name == "runc") && shares_pid_namespace(*pid)
     };
     below(&entries, &shims).into_iter().filter(|pid| ours.contains(pid) && !is_runc(pid)).collect()
+}
+
+/// What a host that was killed left running, where that did not end with it: shims (whose command line names `socket`, the
+/// address of their containerd), and what descends from them.
+pub(crate) fn orphans(socket: &str) -> Vec<i32> {
+    let entries = all();
+    let is_orphan = |entry: &&Entry| {
+        let words = fs::read(format!("/proc/{}/cmdline", entry.pid)).unwrap_or_default();
+        entry.name.starts_with("containerd-shim")
+            && words.split(|byte| *byte == 0).any(|word| word == socket.as_bytes())
+    };
+    let shims: Vec<i32> = entries.iter().filter(is_orphan).map(|entry| entry.pid).collect();
+    let mut orphans = below(&entries, &shims);
+    orphans.extend(shims);
+    orphans
 }
 
 fn ourselves() -> i32 {

@@ -22,6 +22,8 @@ const ETHERNET_MTU: u32 = 1500;
 /// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
 const CONTAINERD_STATE: &str = "/var/run/docker/containerd";
+/// Where our containerd answers.
+pub(crate) const CONTAINERD_SOCKET: &str = "/var/run/docker/containerd/containerd.sock";
 
 /// A service: what the supervisor must know and what it takes to start it.
 #[derive(Debug, Clone)]
@@ -45,7 +47,7 @@ pub(crate) fn all(settings: &Settings, mtu: Option<u32>) -> Vec<Service> {
 }
 
 fn containerd(data_root: &Path) -> Service {
-    let socket = format!("{CONTAINERD_STATE}/containerd.sock");
+    let socket = CONTAINERD_SOCKET;
     let config = PathBuf::from(format!("{CONTAINERD_STATE}/containerd.toml"));
     Service {
         rules: Rules {
@@ -59,8 +61,8 @@ fn containerd(data_root: &Path) -> Service {
         program: "containerd",
         arguments: vec!["--config".to_owned(), config.display().to_string()],
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
-        leftovers: vec![socket.clone().into(), format!("{socket}.ttrpc").into()],
-        config: Some((config, containerd_config(data_root, &socket))),
+        leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
+        config: Some((config, containerd_config(data_root, socket))),
     }
 }
 
@@ -86,7 +88,7 @@ fn containerd_config(data_root: &Path, socket: &str) -> String {
 
 fn dockerd(settings: &Settings, mtu: Option<u32>) -> Service {
     let options = &settings.daemon;
-    let mut arguments = vec!["--containerd".to_owned(), format!("{CONTAINERD_STATE}/containerd.sock")];
+    let mut arguments = vec!["--containerd".to_owned(), CONTAINERD_SOCKET.to_owned()];
     for (key, place) in [("data-root", &options.data_root), ("pidfile", &options.pidfile)] {
         // dockerd refuses what is given in both places.
         if !options.in_config.contains(&key) {

@@ -210,6 +210,9 @@ fn check_names(ours: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> 
 /// have only one. Separators and case do not count.
 fn is_near_miss(name: &str, known: &str) -> bool {
     let name = name.to_ascii_uppercase();
+    if name.strip_prefix("DIND_") == Some(known) {
+        return true;
+    }
     let slips = if known.len() > "DIND_LOG".len() { 2 } else { 1 };
     known.starts_with("DIND_")
         && strsim::osa_distance(&name.replace('_', ""), &known.replace('_', "")) <= slips
@@ -408,7 +411,7 @@ mod tests {
 
     #[test]
     fn bad_values_name_the_variable_and_the_next_step() {
-        let table: [(Environment, &[&str], &str); 24] = [
+        let table: [(Environment, &[&str], &str); 25] = [
             (&[("LOCAL", "maybe")], &[], "LOCAL=maybe is not a yes or a no"),
             (&[("DIND_TLS", "perhaps")], &[], "DIND_TLS=perhaps is not on or off"),
             (&[("DIND_TLS", "")], &[], "DIND_TLS= is not on or off"),
@@ -425,6 +428,7 @@ mod tests {
             (&[("DIND_STOPTIMEOUT", "5")], &[], "DIND_STOPTIMEOUT is not a setting"),
             (&[("DIND_LOGS", "json")], &[], "DIND_LOGS is not a setting"),
             (&[("DIND_tls", "off")], &[], "DIND_tls is not a setting"),
+            (&[("DIND_LOCAL", "true")], &[], "DIND_LOCAL is not a setting"),
             (&[("dind_log", "json")], &[], "dind_log is not a setting"),
             (&[("DOCKER_OPTS", "--label \"a=b")], &[], "unbalanced quote"),
             (&[("DOCKER_OPTS", "--exec-root /x")], &[], "DOCKER_OPTS: --exec-root"),

@@ -43,17 +43,18 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// How the time from `asked` is spent. What follows the containers gets two thirds of it and at most four seconds:
-    /// dockerd needs a second to unmount and write down ten containers on a busy machine, and is killed last of all.
+    /// dockerd needs a second to unmount and write down ten containers on a busy machine. If it needs more, it gets most of
+    /// what is kept back, too: a daemon that is killed costs more than a late end.
     pub(crate) fn new(asked: Moment, stop_timeout: Duration) -> Self {
-        let end = asked + stop_timeout.saturating_sub(MARGIN);
-        let after = ((end - asked) * 2 / 3).min(Duration::from_secs(4));
-        let before_end = |twentieths: u32| end - after * twentieths / 20;
+        let planned = asked + stop_timeout.saturating_sub(MARGIN);
+        let after = ((planned - asked) * 2 / 3).min(Duration::from_secs(4));
+        let late = |hundredths: u32| planned + MARGIN * hundredths / 100;
         Self {
-            containers: end - after,
-            holder: before_end(3),
-            services: before_end(2),
-            strays: before_end(1),
-            end,
+            containers: planned - after,
+            holder: late(45),
+            services: late(55),
+            strays: late(60),
+            end: late(75),
         }
     }
 }
@@ -116,12 +117,14 @@ impl Stop {
     }
 
     pub(crate) fn strays_left(&mut self, now: Moment, count: usize, actions: &mut Vec<Action>) {
-        if let Step::Strays { look, .. } = &mut self.step {
-            if count == 0 {
-                self.flush(actions);
-            } else {
-                *look = now + LOOK;
-            }
+        let Step::Strays { look, killed, .. } = &mut self.step else { return };
+        *look = now + LOOK;
+        let given_up = *killed && now >= self.schedule.strays + LOOK;
+        if count > 0 && given_up {
+            self.spoil("processes that cannot be killed are left behind".to_owned(), SEE_LOG, actions);
+        }
+        if count == 0 || given_up {
+            self.flush(actions);
         }
     }
 
@@ -137,15 +140,17 @@ impl Stop {
     /// When the stop must hear of the time again.
     pub(crate) fn deadline(&self, units: &[Unit]) -> Option<Moment> {
         match self.step {
-            Step::Services { end_containers } => units
-                .iter()
-                .filter_map(|unit| match unit.life {
-                    Life::Stopping { killed: true, .. } => Some(self.schedule.end),
-                    Life::Stopping { .. } if unit.rules.holds_containers => {
-                        Some(self.schedule.holder.min(end_containers))
+            Step::Services { end_containers } => (0..units.len())
+                .filter_map(|service| {
+                    let unit = units.get(service)?;
+                    match unit.life {
+                        Life::Stopping { killed: true, .. } => Some(self.schedule.end),
+                        Life::Stopping { .. } if unit.rules.holds_containers => {
+                            Some(self.latest(service, units).min(end_containers))
+                        }
+                        Life::Stopping { .. } => Some(self.latest(service, units)),
+                        _ => None,
                     }
-                    Life::Stopping { .. } => Some(self.schedule.services),
-                    _ => None,
                 })
                 .min(),
             Step::Strays { look, .. } => Some(look),
@@ -183,15 +188,10 @@ impl Stop {
         {
             // Where dockerd had died, its containers are among them, and have the time that it would have given them.
             let grace = if self.clean { since + STRAYS_GRACE } else { self.schedule.containers };
-            if killed && now >= self.schedule.strays {
-                self.spoil("processes that cannot be killed are left behind".to_owned(), SEE_LOG, actions);
-                self.flush(actions);
-            } else {
-                let killed = killed || now >= grace.max(since + STRAYS_GRACE).min(self.schedule.strays);
-                self.step = Step::Strays { since, look: now + LOOK, killed };
-                // Again each time: one may have been forking.
-                actions.push(Action::EndStrays { signal: killed.then_some(Signal::Kill) });
-            }
+            let killed = killed || now >= grace.max(since + STRAYS_GRACE).min(self.schedule.strays);
+            self.step = Step::Strays { since, look: now + LOOK, killed };
+            // Again each time: one may have been forking.
+            actions.push(Action::EndStrays { signal: killed.then_some(Signal::Kill) });
         }
         if self.step == Step::Flush && now >= self.schedule.end {
             self.spoil(
@@ -204,15 +204,28 @@ impl Stop {
         }
     }
 
+    /// How long a service may take to end.
+    fn latest(&self, service: usize, units: &[Unit]) -> Moment {
+        let Some(unit) = units.get(service) else { return self.schedule.end };
+        let has_ended = |used: &usize| units.get(*used).is_some_and(|used| used.life == Life::Stopped);
+        if unit.rules.uses.iter().any(has_ended) {
+            // What it uses has died under it: it waits in vain.
+            self.schedule.containers
+        } else if unit.rules.holds_containers {
+            self.schedule.holder
+        } else {
+            self.schedule.services
+        }
+    }
+
     /// Asks each service to end as soon as nothing uses it any more, and kills it when its time is over.
     fn end_services(&mut self, now: Moment, units: &mut [Unit], actions: &mut Vec<Action>) {
         for service in (0..units.len()).rev() {
             let used =
                 units.iter().any(|user| user.rules.uses.contains(&service) && user.life != Life::Stopped);
+            let latest = self.latest(service, units);
             let Some(unit) = units.get_mut(service) else { continue };
             let name = unit.rules.name;
-            let latest =
-                if unit.rules.holds_containers { self.schedule.holder } else { self.schedule.services };
             match unit.life {
                 Life::Waiting | Life::Backoff { .. } => unit.life = Life::Stopped,
                 Life::Starting { pid, .. } if !used => {

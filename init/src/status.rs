@@ -9,7 +9,7 @@ use std::path::Path;
 
 use dind_contract::Status;
 
-/// More listeners than this are sent away: they are most likely one that forgets to hang up.
+/// Of more listeners than this, the oldest are sent away: they are most likely one that forgets to hang up.
 const MOST: usize = 64;
 
 /// The socket and those who listen.
@@ -46,7 +46,10 @@ impl StatusSocket {
     /// Lets in whoever waits at the door; says whether anyone did.
     pub(crate) fn accept(&mut self) -> bool {
         while let Ok((stream, _)) = self.listener.accept() {
-            if self.listeners.len() + self.newcomers.len() < MOST && stream.set_nonblocking(true).is_ok() {
+            if self.listeners.len() + self.newcomers.len() >= MOST && !self.listeners.is_empty() {
+                self.listeners.remove(0);
+            }
+            if self.newcomers.len() < MOST && stream.set_nonblocking(true).is_ok() {
                 self.newcomers.push(stream);
             }
         }

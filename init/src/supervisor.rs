@@ -520,6 +520,12 @@ fn verdict(
     let within = if deaths >= DEATHS { " within a minute" } else { " without ever being ready" };
     match refusal {
         Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
+            if line.contains("tls:") || line.contains("x509") || line.contains("X509") {
+                return Some(Failure::usage(
+                    format!("{name} refuses the server's certificate or key: {line}"),
+                    "replace cert.pem and key.pem in server/ under DOCKER_TLS_CERTDIR (/certs unless set)",
+                ));
+            }
             Some(Failure::usage(
                 format!("{name} refuses its options: {line}"),
                 format!(
@@ -538,7 +544,8 @@ fn verdict(
                 "{name} failed for good: it died {} times{within}, and the last time it {how}",
                 deaths.max(unit.in_vain)
             ),
-            "look at its last lines for the cause; `-e DOCKER_OPTS=--debug` makes dockerd say more",
+            "its last lines have the cause, which may be an option in DOCKER_OPTS, the arguments or daemon.json; \
+             `-e DOCKER_OPTS=--debug` makes dockerd say more",
         )),
         _ => None,
     }

@@ -51,7 +51,7 @@ impl Authority {
 
     /// A certificate for a client.
     pub fn client(&self) -> Identity {
-        self.sign(ExtendedKeyUsagePurpose::ClientAuth, Vec::new(), YEAR)
+        self.sign("made by a test", ExtendedKeyUsagePurpose::ClientAuth, Vec::new(), YEAR)
     }
 
     /// A certificate for a server at `localhost` and 127.0.0.1.
@@ -63,12 +63,17 @@ impl Authority {
     pub fn server_for(&self, days: i64) -> Identity {
         let localhost = "localhost".try_into().expect("localhost is a DNS name");
         let names = vec![SanType::DnsName(localhost), SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
-        self.sign(ExtendedKeyUsagePurpose::ServerAuth, names, days)
+        self.sign("made by a test", ExtendedKeyUsagePurpose::ServerAuth, names, days)
     }
 
-    fn sign(&self, usage: ExtendedKeyUsagePurpose, names: Vec<SanType>, days: i64) -> Identity {
+    /// One that bears the name of those that hosts make, valid like [`Self::server_for`].
+    pub fn server_as_of_a_host_for(&self, days: i64) -> Identity {
+        self.sign("dind server", ExtendedKeyUsagePurpose::ServerAuth, Vec::new(), days)
+    }
+
+    fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose, names: Vec<SanType>, days: i64) -> Identity {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "made by a test");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![usage];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.subject_alt_names = names;

@@ -150,11 +150,21 @@ fn a_given_certificate_that_expires_soon_is_a_warning() {
 #[test]
 fn a_certificate_of_our_own_that_expires_soon_is_renewed() {
     let authority = Authority::new("ours");
-    let server = authority.server_for(10);
+    let server = authority.server_as_of_a_host_for(10);
     let host = signing(given(&authority, &server), &authority).start();
     assert_eq!(host.exec(["cat", "/certs/ca/cert.pem"]).ok(), authority.certificate().trim_end());
     assert_ne!(host.exec(["cat", "/certs/server/cert.pem"]).ok(), server.cert.trim_end());
     let days = host.status()["certificate"]["days_left"].as_i64();
     assert!(days.is_some_and(|days| days > 30), "{}", host.status());
     host.client().docker(["version"]).ok();
+}
+
+#[test]
+fn a_certificate_of_somebody_else_is_kept_beside_the_key_of_its_authority() {
+    let authority = Authority::new("a company's");
+    let server = authority.server_for(10);
+    let host = signing(given(&authority, &server), &authority).start();
+    assert_eq!(host.exec(["cat", "/certs/server/cert.pem"]).ok(), server.cert.trim_end());
+    assert_eq!(host.exec(["cat", "/certs/server/key.pem"]).ok(), server.key.trim_end());
+    assert!(host.status()["warnings"].to_string().contains("is kept, though it lacks"), "{}", host.status());
 }

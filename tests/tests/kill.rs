@@ -1,6 +1,6 @@
 //! A host that was killed comes back, and cleans up what is its own without a word of alarm.
 
-use dind_tests::{Host, Line, POLITE, docker};
+use dind_tests::{Host, Line, POLITE, STUBBORN, docker, until};
 
 /// The host's own warnings and errors since a line of its log.
 fn alarms_since(host: &Host, lines: usize) -> Vec<Line> {
@@ -105,4 +105,34 @@ fn half_written_certificates_are_made_again() {
         assert_eq!(host.alarms(), [], "{files:?}");
         host.client().docker(["version"]).ok();
     }
+}
+
+#[test]
+fn a_killed_host_that_is_not_pid_1_takes_its_engine_with_it() {
+    // The container outlives the host in it, as a VM outlives a service.
+    let host = Host::options().run(["--init", "--entrypoint", "sleep"]).arguments(["infinity"]).create();
+    docker(["start", host.name()]).ok();
+    let run = || {
+        docker(["exec", "-d", host.name(), "sh", "-c", "exec dind-init >>/log 2>&1"]).ok();
+        host.wait();
+    };
+    run();
+    host.load_busybox();
+    host.run_nested("worker", &["--restart", "unless-stopped"], STUBBORN);
+    for victims in ["dind-init", "dind-init dockerd"] {
+        host.shell(&format!("for name in {victims}; do pkill -9 -x $name; done")).ok();
+        until("the engine to end with its host", 10, || {
+            host.shell("pgrep -x 'dockerd|containerd'; true").ok().is_empty().then_some(())
+        });
+        run();
+        assert_eq!(host.status()["last_stop"], "unclean");
+        host.assert_runs_containers();
+        host.wait_for_nested("worker");
+        // The worker of before is no more: there is one.
+        assert_eq!(host.shell("pgrep containerd-shim").ok().lines().count(), 1);
+    }
+    // A second one beside it is refused, even while dockerd is down.
+    host.shell("pkill -9 -x dockerd; dind-init").exits(69).says(&["runs here already"]);
+    host.wait();
+    host.assert_runs_containers();
 }

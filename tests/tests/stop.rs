@@ -61,16 +61,34 @@ fn a_nested_container_that_ignores_sigterm_does_not_keep_dockerd_from_its_end() 
 
 #[test]
 fn many_stubborn_containers_fit_a_short_budget() {
-    let host = Host::options().env("DIND_STOP_TIMEOUT", "3").start();
-    host.load_busybox();
-    for count in 0..10 {
-        host.run_nested(&format!("stubborn-{count}"), &["--stop-timeout", "60"], STUBBORN);
+    // The second is the least that can be given.
+    for budget in [3, 2] {
+        let host = Host::options().env("DIND_STOP_TIMEOUT", &budget.to_string()).start();
+        host.load_busybox();
+        for count in 0..10 {
+            host.run_nested(&format!("stubborn-{count}"), &["--stop-timeout", "60"], STUBBORN);
+        }
+        host.stop_within(budget);
+        assert_stopped_cleanly(&host);
+        host.start();
+        assert_eq!(host.status()["last_stop"], "clean");
+        assert_eq!(host.docker(["ps", "-aq"]).ok().lines().count(), 10);
+        host.assert_runs_containers();
     }
-    host.stop_within(3);
-    assert_stopped_cleanly(&host);
+}
+
+#[test]
+fn a_containerd_that_dies_during_a_stop_makes_it_unclean_and_in_time() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.run_nested("stubborn", &["--stop-timeout", "60"], STUBBORN);
+    let containerd = host.pid_of("containerd");
+    host.signal("TERM");
+    host.shell(&format!("kill -9 {containerd}")).ok();
+    assert_eq!(host.ends(), 70, "{}", host.logs());
+    assert!(!host.logs().contains("left behind"), "{}", host.logs());
     host.start();
-    assert_eq!(host.status()["last_stop"], "clean");
-    assert_eq!(host.docker(["ps", "-aq"]).ok().lines().count(), 10);
+    assert_eq!(host.status()["last_stop"], "unclean");
     host.assert_runs_containers();
 }
 

@@ -16,6 +16,15 @@ pub(super) fn check() -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::unavailable(
+            format!(
+                "this process runs as user {} and may not mount or make networks",
+                nix::unistd::geteuid()
+            ),
+            "run it as root: leave --user out",
+        ));
+    }
     Err(Failure::unavailable(
         format!("this container lacks {}: it may not mount or make networks", missing.join(" and ")),
         "start it with the options that the README lists (--cap-add and --security-opt), or with --privileged",

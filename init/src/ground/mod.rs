@@ -83,6 +83,13 @@ pub(crate) fn check(
 /// # Errors
 /// What cannot be brought there, by name.
 pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, Failure> {
+    steps.take(log, "orphans", || {
+        let ended = runtime::end_orphans();
+        Ok((
+            (),
+            (ended > 0).then(|| format!("{ended} processes of containers whose host was killed are ended")),
+        ))
+    })?;
     steps.take(log, "runtime folders", || Ok((runtime::renew()?, None)))?;
     steps.take(log, "mounts", || Ok(((), mounts::share_root())))?;
     steps.take(log, "cgroups", || cgroups::prepare().map(|said| ((), Some(said))))?;

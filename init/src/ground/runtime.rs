@@ -9,10 +9,13 @@ use std::path::Path;
 use dind_contract::paths;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
 
 use super::mounts;
 use crate::failure::Failure;
 use crate::http::connect;
+use crate::process;
+use crate::services::CONTAINERD_SOCKET;
 
 /// Runtime folders of dockerd, of our containerd, and ours.
 const FOLDERS: [&str; 6] = [
@@ -66,6 +69,16 @@ pub(super) fn check(pidfile: &Path) -> Result<(), Failure> {
         )),
         None => Ok(()),
     }
+}
+
+/// Ends the containers of a host that was killed, which outlive it where it was not PID 1. The data root is ours by now, so
+/// they are nobody's. Returns how many processes there were.
+pub(super) fn end_orphans() -> usize {
+    let orphans = process::orphans(CONTAINERD_SOCKET);
+    for pid in &orphans {
+        process::send(*pid, Signal::SIGKILL);
+    }
+    orphans.len()
 }
 
 /// Makes the runtime folders empty.

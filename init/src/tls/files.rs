@@ -55,6 +55,15 @@ impl Pair {
         self.cert.is_some() && self.key.is_some()
     }
 
+    /// Whether anything whole is there.
+    pub(super) fn is_any(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.key.is_some()
+    }
+
+    pub(super) fn folder(&self) -> String {
+        self.folder.display().to_string()
+    }
+
     pub(super) fn ca_path(&self) -> String {
         self.folder.join("ca.pem").display().to_string()
     }
@@ -100,7 +109,8 @@ impl Pair {
 fn read(path: &Path) -> Result<Option<String>, Failure> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A file where a folder should be shows when it is written to.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(Failure::usage(
             format!("cannot read {}: {e}", path.display()),
             "make it a readable file, or remove it to have a new one made",
@@ -157,8 +167,12 @@ pub(super) fn remove_unfinished(folder: &Path) {
 }
 
 fn cannot_write(path: &Path, e: &io::Error) -> Failure {
-    Failure::unavailable(
-        format!("cannot write certificates to {}: {e}", path.display()),
-        "mount a writable folder there, set DOCKER_TLS_CERTDIR to another, or bring a whole set of certificates",
-    )
+    let help = match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "let DOCKER_TLS_CERTDIR name a folder",
+        _ => {
+            "mount a writable folder there, set DOCKER_TLS_CERTDIR to another, or bring a whole set of certificates"
+        }
+    };
+    Failure::unavailable(format!("cannot write certificates to {}: {e}", path.display()), help)
 }

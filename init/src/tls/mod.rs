@@ -29,6 +29,9 @@ const LEAF_VALIDITY: Duration = Duration::days(825);
 const RENEWAL: Duration = Duration::days(60);
 /// By this name we know a CA that we made ourselves, and may replace.
 const OUR_CA: &str = "dind CA";
+/// By these names we know certificates that we made, and may replace; the last are those of `docker:dind`, whose volumes
+/// people bring along.
+const OUR_LEAVES: [&str; 4] = ["dind server", "dind client", "docker:dind server", "docker:dind client"];
 /// Clocks of clients may be behind ours.
 const CLOCK_SKEW: Duration = Duration::days(1);
 
@@ -77,10 +80,7 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
                 warnings.push(format!("{} ends on {}: replace it", ca.cert_path(), parsed.expires.date()));
                 authority
             } else {
-                return Err(Failure::usage(
-                    format!("{} expired on {}", ca.cert_path(), parsed.expires.date()),
-                    "replace it and its key, or remove all certificates to have new ones made",
-                ));
+                return Err(expired(&ca, parsed));
             }
         }
         (cert, None) if server.is_whole() && server.ca.is_some() => {
@@ -96,8 +96,17 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
                 "add the key, or bring a whole server/ folder to be used as it is, or remove all to have new ones made",
             ));
         }
+        (None, None) if server.is_any() && !ca.is_half => {
+            return Err(Failure::usage(
+                format!("{} is not all there, and its CA is not there to make it anew", server.folder()),
+                "bring ca.pem, cert.pem and key.pem in it, or remove what is in it to have all made",
+            ));
+        }
         // Of ours, only a half-written one is replaced; and no run of ours leaves a server's certificate without its CA.
-        (None, _) if server.cert.is_some() && !(ca.is_half && is_ours(&server)) => {
+        (None, _)
+            if server.cert.is_some()
+                && !(ca.is_half && is_ours(&server, &[OUR_CA], |parsed| &parsed.issuer)) =>
+        {
             return Err(Failure::usage(
                 format!("{} is there, but not all that belongs to it", server.cert_path()),
                 "bring ca.pem and key.pem beside it, or its CA with its key in ca/, or remove it to have new ones made",
@@ -110,7 +119,7 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
     };
     let server = Pair::read(&folder.join("server"))?;
     let mut expires = authority.parsed.expires;
-    match keep(&server, &authority, names, now)? {
+    match keep(&server, &authority, names, now, &mut warnings)? {
         Some(kept) => expires = expires.min(kept),
         None => {
             done.push(if server.cert.is_some() {
@@ -122,14 +131,19 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
         }
     }
     let client = Pair::read(&folder.join("client"))?;
-    // A client folder may be a volume that outlived the host whose CA signed it: what does not fit is made anew.
-    match keep(&client, &authority, &[], now) {
+    match keep(&client, &authority, &[], now, &mut warnings) {
         Ok(Some(kept)) => expires = expires.min(kept),
-        Ok(None) | Err(_) => {
-            done.push(if client.cert.is_some() {
-                "client certificate renewed"
-            } else {
-                "client certificate made"
+        result => {
+            // The folder may be a volume that outlived the host whose CA signed it: that is made anew, and said.
+            let is_stale =
+                result.is_err() && is_ours(&client, OUR_LEAVES.as_slice(), |parsed| &parsed.subject);
+            if !is_stale {
+                result?;
+            }
+            done.push(match &client.cert {
+                None => "client certificate made",
+                Some(_) if is_stale => "client certificate of another host replaced",
+                Some(_) => "client certificate renewed",
             });
             expires = expires.min(issue(&client, &authority, None, now)?);
         }
@@ -138,10 +152,10 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
     Ok(Certificates { expires, said, warnings })
 }
 
-/// Whether the certificate was signed by a CA of ours.
-fn is_ours(pair: &Pair) -> bool {
+/// Whether what `of` takes from the pair's certificate is one of `names`.
+fn is_ours(pair: &Pair, names: &[&str], of: impl Fn(&Parsed) -> &String) -> bool {
     let parsed = pair.cert.as_ref().map(|cert| Parsed::read(cert, &pair.cert_path()));
-    matches!(parsed, Some(Ok(parsed)) if parsed.issuer == OUR_CA)
+    matches!(parsed, Some(Ok(parsed)) if names.contains(&of(&parsed).as_str()))
 }
 
 /// Certificates that somebody brought, without the means to sign others: they are used as they are.
@@ -151,10 +165,7 @@ fn given(with_ca: bool, server: &Pair, now: OffsetDateTime) -> Result<Certificat
     parsed.check_key(key, &server.cert_path(), &server.key_path())?;
     Parsed::read(server.ca.as_deref().unwrap_or_default(), &server.ca_path())?;
     if parsed.expires <= now {
-        return Err(Failure::usage(
-            format!("{} expired on {}", server.cert_path(), parsed.expires.date()),
-            "replace it, or remove the certificates to have new ones made",
-        ));
+        return Err(expired(server, &parsed));
     }
     let source = if with_ca { "given without the CA's key" } else { "given without a CA" };
     Ok(Certificates {
@@ -164,7 +175,15 @@ fn given(with_ca: bool, server: &Pair, now: OffsetDateTime) -> Result<Certificat
     })
 }
 
-/// When the pair ends, if it can stay: whole, of this CA, for all of `names`, and not about to end.
+fn expired(pair: &Pair, parsed: &Parsed) -> Failure {
+    Failure::usage(
+        format!("{} expired on {}", pair.cert_path(), parsed.expires.date()),
+        "replace it and its key, or remove all certificates to have new ones made",
+    )
+}
+
+/// When the pair ends, if it can stay: whole, of this CA, for all of `names`, and not about to end. One that is not of our
+/// making stays for as long as it is valid, with a warning where it falls short.
 ///
 /// # Errors
 /// It is whole and somebody else's, or broken.
@@ -173,6 +192,7 @@ fn keep(
     authority: &Authority,
     names: &[Name],
     now: OffsetDateTime,
+    warnings: &mut Vec<String>,
 ) -> Result<Option<OffsetDateTime>, Failure> {
     let Some(cert) = &pair.cert else { return Ok(None) };
     let parsed = Parsed::read(cert, &pair.cert_path())?;
@@ -187,6 +207,17 @@ fn keep(
     }
     let Some(key) = &pair.key else { return Ok(None) };
     parsed.check_key(key, &pair.cert_path(), &pair.key_path())?;
+    if !OUR_LEAVES.contains(&parsed.subject.as_str()) {
+        if parsed.expires <= now {
+            return Err(expired(pair, &parsed));
+        }
+        let missing = names.iter().filter(|name| !parsed.names.contains(name)).count();
+        if missing > 0 {
+            warnings
+                .push(format!("{} is kept, though it lacks {missing} of the host's names", pair.cert_path()));
+        }
+        return Ok(Some(parsed.expires));
+    }
     let covers = names.iter().all(|name| parsed.names.contains(name));
     // A clock that was ahead when it was made leaves one that no client takes yet.
     let is_current = parsed.begins <= now && parsed.expires - RENEWAL > now;

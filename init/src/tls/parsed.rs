@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use rcgen::{KeyPair, PublicKeyData};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
-use x509_parser::pem::parse_x509_pem;
+use x509_parser::pem::Pem;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name};
 
 use crate::failure::Failure;
@@ -43,7 +43,11 @@ impl Parsed {
                 "replace it, or remove it to have a new one made",
             )
         };
-        let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|_| broken("it has no whole PEM block"))?;
+        // A file may hold the key, too, and a chain, in any order.
+        let mut blocks = Pem::iter_from_buffer(pem.as_bytes()).map_while(Result::ok);
+        let Some(pem) = blocks.find(|block| block.label == "CERTIFICATE") else {
+            return Err(broken("it has no whole PEM block of one"));
+        };
         let certificate = pem.parse_x509().map_err(|_| broken("its PEM block holds something else"))?;
         let date = |time: ASN1Time| {
             OffsetDateTime::from_unix_timestamp(time.timestamp())

@@ -169,7 +169,7 @@ fn a_foreign_server_certificate_is_refused_and_a_foreign_client_replaced() {
     for file in ["client/cert.pem", "client/key.pem", "client/ca.pem"] {
         fs::write(folder.path().join(file), text(&other, file)).unwrap();
     }
-    assert_eq!(again(&folder).unwrap().said, "client certificate renewed");
+    assert_eq!(again(&folder).unwrap().said, "client certificate of another host replaced");
     for file in ["server/cert.pem", "server/key.pem", "server/ca.pem"] {
         fs::write(folder.path().join(file), text(&other, file)).unwrap();
     }
@@ -228,6 +228,68 @@ fn somebodys_own_ca_signs_and_is_never_replaced() {
     assert_eq!(server, [text(&folder, "server/cert.pem"), text(&folder, "server/key.pem")]);
 }
 
+/// Signs a certificate of somebody's own making with the CA in `folder`, into `folder/part`.
+fn bring_leaf(folder: &TempDir, part: &str, expires: OffsetDateTime) {
+    let ca = text(folder, "ca/cert.pem");
+    let ca_key = KeyPair::from_pem(&text(folder, "ca/key.pem")).unwrap();
+    let key = new_key().unwrap();
+    let mut params = CertificateParams::new(vec!["my.example.com".to_owned()]).unwrap();
+    params.not_after = expires;
+    let cert = params.signed_by(&key, &Issuer::from_ca_cert_pem(&ca, &ca_key).unwrap()).unwrap().pem();
+    let pair = Pair::empty(&folder.path().join(part));
+    pair.write(Some(&ca), &cert, &key.serialize_pem(), Access::Ours).unwrap();
+}
+
+#[test]
+fn somebodys_own_server_certificate_is_kept_whatever_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    bring_ca(&folder, now() + Duration::days(3000));
+    bring_leaf(&folder, "server", now() + Duration::days(20));
+    let server = [text(&folder, "server/cert.pem"), text(&folder, "server/key.pem")];
+    let made = again(&folder).unwrap();
+    assert_eq!(made.said, "client certificate made");
+    assert!(made.warnings[0].contains("server/cert.pem is kept, though it lacks"), "{made:?}");
+    let expired = prepare(folder.path(), &names_of("host"), now() + Duration::days(21)).unwrap_err();
+    assert!(expired.cause.contains("server/cert.pem expired on"), "{}", expired.cause);
+    assert_eq!(server, [text(&folder, "server/cert.pem"), text(&folder, "server/key.pem")]);
+}
+
+#[test]
+fn somebodys_own_client_certificate_is_never_replaced() {
+    let (folder, other) = (made(), tempfile::tempdir().unwrap());
+    bring_ca(&other, now() + Duration::days(3000));
+    bring_leaf(&other, "client", now() + Duration::days(100));
+    for file in ["client/cert.pem", "client/key.pem", "client/ca.pem"] {
+        fs::write(folder.path().join(file), text(&other, file)).unwrap();
+    }
+    let failure = again(&folder).unwrap_err();
+    assert!(failure.cause.contains("client/cert.pem was not signed by the CA in"), "{}", failure.cause);
+    assert_eq!(text(&folder, "client/key.pem"), text(&other, "client/key.pem"));
+}
+
+#[test]
+fn a_key_beside_a_certificate_that_was_never_made_is_kept() {
+    let folder = made();
+    for file in ["ca/cert.pem", "ca/key.pem"] {
+        fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    fs::write(folder.path().join("server/cert.pem"), "").unwrap();
+    let key = text(&folder, "server/key.pem");
+    let failure = again(&folder).unwrap_err();
+    assert!(failure.cause.contains("server is not all there"), "{}", failure.cause);
+    assert_eq!(text(&folder, "server/key.pem"), key);
+}
+
+#[test]
+fn a_certificate_may_share_its_file() {
+    let folder = made();
+    fs::remove_file(folder.path().join("ca/key.pem")).unwrap();
+    let both =
+        text(&folder, "server/key.pem") + &text(&folder, "server/cert.pem") + &text(&folder, "ca/cert.pem");
+    fs::write(folder.path().join("server/cert.pem"), both).unwrap();
+    assert!(again(&folder).unwrap().said.contains("used as it is"));
+}
+
 #[test]
 fn what_a_clock_that_was_ahead_made_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
@@ -256,7 +318,7 @@ fn half_a_set_is_refused_and_stays() {
         let before = text(&folder, "server/cert.pem");
         let failure = again(&folder).unwrap_err();
         assert_eq!(failure.code, 64);
-        assert!(failure.cause.contains("server/cert.pem is there, but not all"), "{}", failure.cause);
+        assert!(failure.cause.contains("not all"), "{}", failure.cause);
         assert_eq!(text(&folder, "server/cert.pem"), before);
     }
     let folder = tempfile::tempdir().unwrap();
