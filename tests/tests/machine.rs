@@ -103,5 +103,5 @@ fn what_cannot_be_written_is_named() {
     Host::options().run(["--read-only"]).refused(69, &["/run/", "Read-only", "--tmpfs /run"]);
     let certificates = Volume::new();
     Host::options().volume(&certificates, "/certs:ro").refused(69, &["/certs", "Read-only"]);
-    Host::options().run(["--user", "1000"]).refused(69, &["SYS_ADMIN"]);
+    Host::options().run(["--user", "1000"]).refused(69, &["runs as user 1000", "leave --user out"]);
 }
