@@ -118,19 +118,21 @@ pub(crate) fn of_containers() -> Vec<i32> {
     let shims: Vec<i32> = entries.iter().filter(is_shim).map(|entry| entry.pid).collect();
     let is_runc = |pid: &i32| {
         // A container may call itself so, but it has a pid namespace of its own.
-        entries.iter().any(|entry| entry.pid == *pid && entry.name == "runc") && shares_pid_namespace(*pid)
+        entries.iter().any(|entry| entry.pid == *pid && entry.name == "runc") && shares_namespace(*pid, "pid")
     };
     below(&entries, &shims).into_iter().filter(|pid| ours.contains(pid) && !is_runc(pid)).collect()
 }
 
 /// What a host that was killed left running, where that did not end with it: shims (whose command line names `socket`, the
-/// address of their containerd), and what descends from them.
+/// address of their containerd), and what descends from them. Every engine has its containerd at that address, so only a
+/// shim that sees the same files is meant.
 pub(crate) fn orphans(socket: &str) -> Vec<i32> {
     let entries = all();
     let is_orphan = |entry: &&Entry| {
         let words = fs::read(format!("/proc/{}/cmdline", entry.pid)).unwrap_or_default();
         entry.name.starts_with("containerd-shim")
             && words.split(|byte| *byte == 0).any(|word| word == socket.as_bytes())
+            && shares_namespace(entry.pid, "mnt")
     };
     let shims: Vec<i32> = entries.iter().filter(is_orphan).map(|entry| entry.pid).collect();
     let mut orphans = below(&entries, &shims);
@@ -142,8 +144,9 @@ fn ourselves() -> i32 {
     i32::try_from(std::process::id()).unwrap_or_default()
 }
 
-fn shares_pid_namespace(pid: i32) -> bool {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+/// Whether a process is in our namespace of this kind (namespaces(7)).
+fn shares_namespace(pid: i32, kind: &str) -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
     namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"))
 }
 

@@ -1,8 +1,8 @@
 //! The order of a stop and how its time is spent. Pure, as the supervisor is.
 //!
 //! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. The
-//! whole ends one second before the SIGKILL from outside. dockerd gets one SIGTERM and ends by its own hand: when
-//! the time for containers is over, *they* are killed. Only a daemon that has stopped answering is.
+//! whole ends one second before the SIGKILL from outside, unless dockerd needs that second. dockerd gets one SIGTERM and
+//! ends by its own hand: when the time for containers is over, *they* are killed. A daemon is, only when all time is over.
 
 use std::time::Duration;
 

@@ -136,3 +136,22 @@ fn a_killed_host_that_is_not_pid_1_takes_its_engine_with_it() {
     host.wait();
     host.assert_runs_containers();
 }
+
+#[test]
+fn a_host_that_sees_the_processes_of_another_leaves_them_alone() {
+    let other = Host::options().start();
+    other.load_busybox();
+    other.run_nested("theirs", &[], STUBBORN);
+    // In one pid namespace with it, as with `--pid=host` beside the machine's own engine.
+    let shared = format!("--pid=container:{}", other.name());
+    let host = Host::options().run([&shared]).env("DIND_STOP_TIMEOUT", "4").start();
+    host.load_busybox();
+    host.run_nested("ours", &["--stop-timeout", "60"], STUBBORN);
+    let running = || other.docker(["inspect", "-f", "{{.State.Running}}", "theirs"]).ok();
+    assert_eq!(running(), "true", "a start ends what a killed host left, and this is none");
+    host.stop_within(4);
+    host.assert_exited(0);
+    assert!(host.logs().contains("containers that still run are killed"), "{}", host.logs());
+    assert_eq!(running(), "true");
+    other.assert_runs_containers();
+}

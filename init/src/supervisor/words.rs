@@ -1,0 +1,129 @@
+//! The words between the supervisor and the loop: what it is told, and what it wants done.
+
+use std::time::Duration;
+
+use dind_contract::exit;
+
+use crate::failure::Failure;
+use crate::log::Level;
+
+/// What the supervisor knows of a service. The position in the list of all is its id, and the order of starting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Its name in the log.
+    pub(crate) name: &'static str,
+    /// Ids of the services that must be started before it and stopped after it.
+    pub(crate) uses: Vec<usize>,
+    /// The longest it may take until it is ready.
+    pub(crate) ready_within: Duration,
+    /// Whether the API must answer, too, before it counts as ready.
+    pub(crate) answers_ping: bool,
+    /// Whether it runs with options from outside, which it may refuse.
+    pub(crate) takes_options: bool,
+    /// Whether it waits for containers when it is asked to end.
+    pub(crate) holds_containers: bool,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, with this code.
+    Code(u8),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl End {
+    /// The exit code that a shell would give it.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => exit::killed_by(signal),
+        }
+    }
+
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Code(code) => format!("ended with code {code}"),
+            Self::Signal(signal) => format!("was killed by signal {signal}"),
+        }
+    }
+}
+
+/// What happens to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The ground is ready: services may start.
+    Start,
+    /// A process for the service runs.
+    Spawned { service: usize, pid: i32 },
+    /// None could be made.
+    SpawnFailed { service: usize, why: String },
+    /// The service said that it is ready.
+    Notified { service: usize },
+    /// The API answered, or did not.
+    Pinged { service: usize, answered: bool },
+    /// The service's process ended. `spoke`: it had logged an event; `last`: its last line that was none.
+    Exited { service: usize, end: End, spoke: bool, last: Option<String> },
+    /// Somebody asked for a clean stop; asked again, it hurries.
+    StopAsked { why: String },
+    /// Somebody asked dockerd to read its configuration again.
+    ReloadAsked,
+    /// So many processes of ours are left, besides services.
+    StraysLeft { count: usize },
+    /// The data root is on disk, or could not be brought there.
+    Flushed { done: bool },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the supervisor wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start the service's process and answer with `Spawned` or `SpawnFailed`.
+    Spawn { service: usize },
+    /// Send its process a signal.
+    Signal { service: usize, signal: Signal },
+    /// Ask the API whether it answers (`again`: and whether it has found what it uses again) and answer with `Pinged`.
+    Ping { service: usize, again: bool },
+    /// Kill the processes of all containers, so that the engine need not wait for them.
+    EndContainers,
+    /// Signal whatever is left of ours (`None`: only count it) and answer with `StraysLeft`.
+    EndStrays { signal: Option<Signal> },
+    /// Bring the data root to the disk, mark it clean if `clean`, and answer with `Flushed`.
+    Flush { clean: bool },
+    /// Wait no longer for the flush.
+    AbandonFlush,
+    /// Say that the host is ready (`first`: for the first time).
+    Announce { first: bool },
+    /// Put a line into the log.
+    Say { level: Level, message: String },
+    /// The host is down: end with this.
+    Exit(Outcome),
+}
+
+/// Signals that services and strays get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Reload,
+    Terminate,
+    Kill,
+}
+
+/// How a host ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// What a user must read, if anything.
+    pub(crate) failure: Option<Failure>,
+    /// The service whose last lines belong to it.
+    pub(crate) blamed: Option<usize>,
+}
+
+impl Outcome {
+    pub(crate) const CLEAN: Self = Self { failure: None, blamed: None };
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        self.failure.as_ref().map_or(exit::CLEAN, |failure| failure.code)
+    }
+}

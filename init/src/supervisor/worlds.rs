@@ -1,0 +1,304 @@
+//! The supervisor's invariants, in thousands of made-up worlds.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::tests::{exited, ms};
+use super::*;
+use crate::shutdown::Schedule;
+
+/// How a made-up service behaves. Times are milliseconds; `None` means never.
+#[derive(Debug, Clone)]
+struct Habits {
+    uses: Vec<usize>,
+    holds_containers: bool,
+    spawns: bool,
+    ready_after: Option<u64>,
+    dies_after: Option<u64>,
+    ends_after_term: Option<u64>,
+    ends_after_kill: Option<u64>,
+    end_code: u8,
+    unanswered_pings: usize,
+}
+
+fn habits() -> impl Strategy<Value = Habits> {
+    let time = |most: u64| proptest::option::weighted(0.8, 0..most);
+    (
+        proptest::collection::vec(0usize..4, 0..3),
+        any::<bool>(),
+        proptest::bool::weighted(0.95),
+        time(5_000),
+        proptest::option::weighted(0.3, 0u64..90_000),
+        time(20_000),
+        proptest::option::weighted(0.95, 0u64..100),
+        prop_oneof![9 => Just(0u8), 1 => Just(3u8)],
+        0usize..3,
+    )
+        .prop_map(|it| Habits {
+            uses: it.0,
+            holds_containers: it.1,
+            spawns: it.2,
+            ready_after: it.3,
+            dies_after: it.4,
+            ends_after_term: it.5,
+            ends_after_kill: it.6,
+            end_code: it.7,
+            unanswered_pings: it.8,
+        })
+}
+
+/// What happened to a made-up service.
+#[derive(Debug, Clone, Default)]
+struct Fate {
+    /// The run of its process, which an event belongs to: a dead process sends nothing.
+    run: usize,
+    alive: bool,
+    ended: Option<Moment>,
+    pings: usize,
+    terminated: Option<Moment>,
+    killed: bool,
+    /// It died unasked, or ended otherwise than asked, and has not been ready since.
+    crashed: bool,
+}
+
+/// A world in which the supervisor runs: it answers actions as the loop would, by its habits.
+struct World {
+    habits: Vec<Habits>,
+    services: Vec<Rules>,
+    fates: Vec<Fate>,
+    strays: u64,
+    strays_killed: bool,
+    flush_after: Option<u64>,
+    flush_done: bool,
+    /// What will happen, by time; the number keeps the order of what happens at once.
+    future: BTreeMap<(Moment, usize), (Option<usize>, Event)>,
+    next: usize,
+    schedule: Option<Schedule>,
+    hurried: bool,
+    flushes: Vec<bool>,
+    outcome: Option<(Moment, Outcome)>,
+}
+
+impl World {
+    fn later(&mut self, now: Moment, after: Option<u64>, run_of: Option<usize>, event: Event) {
+        let Some(after) = after else { return };
+        let run = run_of.map(|service| self.fates[service].run);
+        self.future.insert((now + ms(after), self.next), (run, event));
+        self.next += 1;
+    }
+
+    /// Takes note of an event before the supervisor hears of it; false: it belongs to a process that is no more.
+    fn happens(&mut self, now: Moment, run: Option<usize>, event: &Event) -> bool {
+        match event {
+            Event::Exited { service, .. } | Event::Notified { service } | Event::Pinged { service, .. } => {
+                let fate = &mut self.fates[*service];
+                if run != Some(fate.run) || !fate.alive {
+                    return false;
+                }
+                if let Event::Exited { end, .. } = event {
+                    fate.alive = false;
+                    fate.ended = Some(now);
+                    fate.crashed |= fate.terminated.is_none() || *end != End::Code(0);
+                }
+            }
+            Event::SpawnFailed { service, .. } => self.fates[*service].crashed = true,
+            Event::StopAsked { .. } => self.hurried = self.schedule.is_some(),
+            _ => {}
+        }
+        true
+    }
+
+    fn act(&mut self, now: Moment, action: Action) {
+        match action {
+            Action::Spawn { service } => {
+                assert!(self.schedule.is_none(), "nothing starts in a stop");
+                assert!(!self.fates[service].alive, "one process a service");
+                let uses = &self.services[service].uses;
+                assert!(uses.iter().all(|used| self.fates[*used].run > 0), "what it uses was started first");
+                let fate = &mut self.fates[service];
+                *fate = Fate { run: fate.run + 1, crashed: fate.crashed, ..Fate::default() };
+                let habits = self.habits[service].clone();
+                if !habits.spawns {
+                    let why = "made up".to_owned();
+                    return self.later(now, Some(0), None, Event::SpawnFailed { service, why });
+                }
+                self.fates[service].alive = true;
+                let pid = i32::try_from(self.fates[service].run).unwrap();
+                self.later(now, Some(0), None, Event::Spawned { service, pid });
+                self.later(now, habits.ready_after, Some(service), Event::Notified { service });
+                self.later(now, habits.dies_after, Some(service), exited(service, End::Code(1)));
+            }
+            Action::Signal { service, signal: Signal::Terminate } => {
+                assert_eq!(self.fates[service].terminated, None, "a third SIGTERM would end dockerd at once");
+                self.fates[service].terminated = Some(now);
+                let end = self.schedule.map(|schedule| schedule.end);
+                for (user, rules) in
+                    self.services.iter().enumerate().filter(|(_, it)| it.uses.contains(&service))
+                {
+                    let ended = !self.fates[user].alive || Some(now) >= end;
+                    assert!(ended, "{service} ends before {} which uses it", rules.name);
+                }
+                let habits = self.habits[service].clone();
+                let ended = exited(service, End::Code(habits.end_code));
+                self.later(now, habits.ends_after_term, Some(service), ended);
+            }
+            Action::Signal { service, signal: Signal::Kill } => {
+                if let Some(schedule) = self.schedule {
+                    let holds = self.services[service].holds_containers;
+                    let mut latest = if holds { schedule.holder } else { schedule.services };
+                    // What it uses has died under it, by now or only then.
+                    let uses = self.services[service].uses.iter().map(|used| &self.fates[*used]);
+                    let bereft =
+                        uses.filter(|used| !used.alive).map(|used| used.ended.unwrap_or_default()).min();
+                    latest = bereft.map_or(latest, |since| latest.min(schedule.containers.max(since)));
+                    assert!(now >= latest, "killed too early");
+                    let asked = self.fates[service].terminated.expect("asked before it is killed");
+                    assert!(now <= latest.max(asked) + ms(1), "killed too late: {now:?} and not {latest:?}");
+                }
+                self.fates[service].killed = self.schedule.is_some();
+                let after = self.habits[service].ends_after_kill;
+                self.later(now, after, Some(service), exited(service, End::Signal(9)));
+            }
+            Action::Ping { service, .. } => {
+                let fate = &mut self.fates[service];
+                fate.pings += 1;
+                let answered = fate.pings > self.habits[service].unanswered_pings;
+                self.later(now, Some(1), Some(service), Event::Pinged { service, answered });
+            }
+            Action::EndContainers => {
+                let schedule = self.schedule.expect("containers end only in a stop");
+                assert!(now >= schedule.containers || self.hurried, "containers had time left");
+                let waiting = |(id, it): (usize, &Fate)| {
+                    self.services[id].holds_containers && it.alive && it.terminated.is_some() && !it.killed
+                };
+                assert!(self.fates.iter().enumerate().any(waiting), "nobody waits for containers");
+            }
+            Action::EndStrays { signal } => {
+                self.strays_killed |= signal == Some(Signal::Kill);
+                self.strays = if signal.is_some() { self.strays.saturating_sub(1) } else { self.strays };
+                let count = usize::try_from(self.strays).unwrap();
+                self.later(now, Some(0), None, Event::StraysLeft { count });
+            }
+            Action::Flush { clean } => {
+                assert!(self.strays == 0 || self.strays_killed, "left behind without a SIGKILL");
+                self.flushes.push(clean);
+                self.later(now, self.flush_after, None, Event::Flushed { done: self.flush_done });
+            }
+            Action::Exit(outcome) => {
+                assert!(self.outcome.is_none(), "a host ends once");
+                self.outcome = Some((now, outcome));
+            }
+            Action::Signal { signal: Signal::Reload, .. }
+            | Action::AbandonFlush
+            | Action::Announce { .. }
+            | Action::Say { .. } => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn every_path_ends_in_order_and_in_time(
+        habits in proptest::collection::vec(habits(), 1..5),
+        exit_on_failure in any::<bool>(),
+        left_clean in any::<bool>(),
+        timeout in 2u64..70,
+        stop_at in 0u64..120_000,
+        hurry_after in proptest::option::of(0u64..5_000),
+        strays in 0u64..4,
+        flush_after in proptest::option::weighted(0.9, 0u64..3_000),
+        flush_done in proptest::bool::weighted(0.9),
+    ) {
+        let services: Vec<Rules> = habits
+            .iter()
+            .enumerate()
+            .map(|(id, habits)| Rules {
+                name: "made up",
+                uses: habits.uses.iter().copied().filter(|used| *used < id).collect(),
+                ready_within: Duration::from_secs(30),
+                answers_ping: id % 2 == 1,
+                takes_options: false,
+                holds_containers: habits.holds_containers,
+            })
+            .collect();
+        let policy = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
+        let timeout = Duration::from_secs(timeout);
+        let mut host = Supervisor::new(services.clone(), policy, timeout, left_clean);
+        let mut world = World {
+            fates: vec![Fate::default(); habits.len()],
+            habits,
+            services,
+            strays,
+            strays_killed: false,
+            flush_after,
+            flush_done,
+            future: BTreeMap::new(),
+            next: 0,
+            schedule: None,
+            hurried: false,
+            flushes: Vec::new(),
+            outcome: None,
+        };
+        world.later(ms(0), Some(0), None, Event::Start);
+        world.later(ms(0), Some(stop_at), None, Event::StopAsked { why: "SIGTERM".into() });
+        world.later(ms(stop_at), hurry_after, None, Event::StopAsked { why: "SIGINT".into() });
+
+        let mut stopping_since = None;
+        let mut steps = 0;
+        let mut clock = ms(0);
+        while world.outcome.is_none() {
+            steps += 1;
+            prop_assert!(steps < 20_000, "it goes on for ever");
+            let due = world.future.keys().next().copied();
+            let (at, event) = match (due, host.deadline()) {
+                (Some(key), deadline) if deadline.is_none_or(|deadline| key.0 <= deadline) => {
+                    let (run, event) = world.future.remove(&key).unwrap();
+                    if !world.happens(clock.max(key.0), run, &event) {
+                        continue;
+                    }
+                    (key.0, event)
+                }
+                (_, Some(deadline)) => (deadline, Event::Tick),
+                (_, None) => {
+                    return Err(TestCaseError::fail(format!("it waits for nothing: {host:?}")));
+                }
+            };
+            // A deadline may have passed already; time never goes back.
+            clock = clock.max(at);
+            let now = clock;
+            let actions = host.handle(now, event);
+            if host.phase() == Phase::Stopping && stopping_since.is_none() {
+                // Whatever is spawned in the very step in which the stop begins would be wrong, too.
+                stopping_since = Some(now);
+                world.schedule = Some(Schedule::new(now, timeout));
+            }
+            for (fate, unit) in world.fates.iter_mut().zip(&host.units) {
+                fate.crashed &= !matches!(unit.life, Life::Ready { .. });
+            }
+            for action in actions {
+                world.act(now, action);
+            }
+        }
+        let (ended, outcome) = world.outcome.clone().unwrap();
+        let since = stopping_since.unwrap();
+        prop_assert!(ended <= since + timeout - ms(200), "{ended:?} after {since:?}");
+
+        prop_assert_eq!(world.flushes.len(), 1, "synced once, however it ended");
+
+        let was_ready = |id: usize| host.units[id].was_ready;
+        let all_ready = (0..host.units.len()).all(was_ready);
+        let in_order = |(id, fate): (usize, &Fate)| !(fate.alive || fate.crashed && was_ready(id));
+        let all_in_order = world.fates.iter().enumerate().all(in_order) && world.strays == 0;
+        if world.flushes == [true] {
+            prop_assert!(all_in_order, "called clean, and was not: {:?}", world.fates);
+            prop_assert!(left_clean || all_ready, "what was left unclean was not seen to");
+        }
+        if outcome == Outcome::CLEAN {
+            prop_assert!(all_in_order && flush_done, "{:?}", world.fates);
+            prop_assert!(world.flushes == [true] || !left_clean);
+        }
+    }
+}
