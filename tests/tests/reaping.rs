@@ -61,3 +61,18 @@ fn orphans_of_the_engine_belong_to_dind_init() {
         assert_eq!(shim.parent, dind_init, "{processes:?}");
     }
 }
+
+#[test]
+fn no_signal_but_those_that_stop_it_ends_a_host_that_is_not_pid_1() {
+    let host = Host::options().run(["--init"]).start();
+    // Those that a C library keeps for itself (32 to 34) are among them; 9 and 19 cannot be blocked, 37 is SIGRTMIN+3.
+    let stops = [2, 3, 9, 15, 19, 30, 37];
+    for signal in (1..=64).filter(|signal| !stops.contains(signal)) {
+        host.shell(&format!("pkill -{signal} -x dind-init")).ok();
+    }
+    assert_eq!(host.status()["phase"], "ready");
+    host.load_busybox();
+    host.assert_runs_containers();
+    host.stop();
+    host.assert_exited(0);
+}
