@@ -1,6 +1,7 @@
 //! The one loop: signals, exits, notifications, answers and timers become Events, and Actions become system calls.
 //!
-//! It has no policy, and nothing in it blocks but `poll`, whose timeout is the supervisor's next deadline.
+//! It has no policy, and it waits only in `poll`, whose timeout is the supervisor's next deadline. (Starting a process takes
+//! until its execve(2), and ending strays a walk through /proc; neither waits for anybody.)
 
 use std::collections::VecDeque;
 use std::fs;
@@ -266,8 +267,8 @@ impl Host<'_> {
             }
             Action::EndStrays { signal } => {
                 let strays = process::descendants();
-                for pid in signal.iter().flat_map(|_| &strays) {
-                    process::send(*pid, unix(signal.unwrap_or(Signal::Terminate)));
+                if let Some(signal) = signal {
+                    strays.iter().for_each(|pid| process::send(*pid, unix(signal)));
                 }
                 return Some(Event::StraysLeft { count: strays.len() });
             }

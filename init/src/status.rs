@@ -61,7 +61,7 @@ impl StatusSocket {
         let line = serde_json::to_string(status).unwrap_or_default() + "\n";
         let mut all = std::mem::take(&mut self.listeners);
         all.append(&mut self.newcomers);
-        // The whole line or nothing: one that does not read shall not keep us.
+        // One that does not read, so that the line does not fit, is given up: it shall not keep us.
         self.listeners = all
             .into_iter()
             .filter_map(|mut stream| stream.write_all(line.as_bytes()).ok().map(|()| stream))

@@ -73,7 +73,9 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
                 authority
             } else if parsed.subject == OUR_CA {
                 warnings.push(
-                    "the CA was not valid for long and is new: clients need the new certificates".to_owned(),
+                    "the CA was about to end, or began in the future, so there is a new one: \
+                     clients need the new certificates"
+                        .to_owned(),
                 );
                 new_authority(folder, now)?
             } else if parsed.expires > now {
