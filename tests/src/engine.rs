@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::command::{Call, Ended};
-use crate::options::IMAGE;
+use crate::options::image;
 
 /// The label of everything that a test makes; its value is the test's name.
 pub const LABEL: &str = "dind.test";
@@ -34,11 +34,12 @@ pub(crate) fn prepare() {
             Some(0),
             "these tests need a Docker engine\n  help: run ./quickstart --build, as root if Docker is not installed\n{engine}"
         );
-        let image = docker(["image", "inspect", "--format", "{{.Id}}", IMAGE]);
+        let name = image();
+        let found = docker(["image", "inspect", "--format", "{{.Id}}", name]);
         assert_eq!(
-            image.code,
+            found.code,
             Some(0),
-            "these tests need the image {IMAGE}\n  help: run ./quickstart --build\n{image}"
+            "these tests need the image {name}\n  help: run ./quickstart --build\n{found}"
         );
         sweep();
     });

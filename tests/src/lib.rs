@@ -27,6 +27,6 @@ pub use host::Host;
 pub use inside::Process;
 pub use log::Line;
 pub use nested::{POLITE, STUBBORN};
-pub use options::{HostOptions, IMAGE, RUN_OPTIONS};
+pub use options::{HostOptions, RUN_OPTIONS, image};
 pub use volume::Volume;
 pub use wait::{until, until_equal};

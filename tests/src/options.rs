@@ -1,13 +1,18 @@
 //! How a host is run.
 
+use std::sync::OnceLock;
+
 use crate::archive::Archive;
 use crate::command::{Call, Ended};
 use crate::engine::{self, docker};
 use crate::host::Host;
 use crate::volume::Volume;
 
-/// The image under test.
-pub const IMAGE: &str = "dind-debian";
+/// The image under test: `dind-debian`, unless `DIND_TEST_IMAGE` names another.
+pub fn image() -> &'static str {
+    static IMAGE: OnceLock<String> = OnceLock::new();
+    IMAGE.get_or_init(|| std::env::var("DIND_TEST_IMAGE").unwrap_or_else(|_| "dind-debian".into()))
+}
 
 /// The run options that the README documents: what a host needs instead of `--privileged`.
 pub const RUN_OPTIONS: [&str; 12] = [
@@ -77,7 +82,7 @@ impl HostOptions {
         engine::prepare();
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
-        let create = create.args(RUN_OPTIONS).args(self.run).arg(IMAGE).args(self.arguments);
+        let create = create.args(RUN_OPTIONS).args(self.run).arg(image()).args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
         host.put(&self.files);
@@ -100,7 +105,7 @@ pub(crate) fn run_in_image(options: &[&str], program: &str, args: &[&str]) -> En
     docker(
         run.chain(labels.iter().map(String::as_str))
             .chain(options.iter().copied())
-            .chain([IMAGE])
+            .chain([image()])
             .chain(args.iter().copied()),
     )
 }

@@ -1,6 +1,6 @@
 //! `dind-init status`, `wait`, `health` and Docker's own health check.
 
-use dind_tests::{Host, IMAGE, docker, until};
+use dind_tests::{Host, docker, image, until};
 use serde_json::Value;
 
 #[test]
@@ -71,7 +71,8 @@ fn asking_where_no_host_runs_is_a_clear_error() {
     let _host = Host::options().create();
     let forms: [&[&str]; 4] = [&["status"], &["status", "--json"], &["health"], &["wait", "--timeout", "1"]];
     for args in forms {
-        let ask = ["run", "--rm", "--entrypoint", "dind-init", IMAGE].into_iter().chain(args.iter().copied());
+        let ask =
+            ["run", "--rm", "--entrypoint", "dind-init", image()].into_iter().chain(args.iter().copied());
         let ended = docker(ask).fails().says(&["dind-init: ", "\n  help: "]);
         assert_eq!(ended.stdout, "", "{args:?}");
     }
@@ -80,7 +81,7 @@ fn asking_where_no_host_runs_is_a_clear_error() {
 #[test]
 fn help_and_version_are_printed() {
     let _host = Host::options().create();
-    let ask = |arg: &str| docker(["run", "--rm", "--entrypoint", "dind-init", IMAGE, arg]).ok();
+    let ask = |arg: &str| docker(["run", "--rm", "--entrypoint", "dind-init", image(), arg]).ok();
     let help = ask("--help");
     for word in ["status", "wait", "health", "DOCKER_OPTS", "LOCAL", "DIND_TLS"] {
         assert!(help.contains(word), "{word} is not in\n{help}");

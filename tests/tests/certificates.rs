@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dind_tests::{Authority, Client, Ended, Host, HostOptions, IMAGE, Identity, Volume, docker};
+use dind_tests::{Authority, Client, Ended, Host, HostOptions, Identity, Volume, docker, image};
 
 /// A whole certificate to look at, and none to read.
 const BROKEN: &str = "-----BEGIN CERTIFICATE-----\nnot base64!\n-----END CERTIFICATE-----\n";
@@ -14,7 +14,7 @@ fn sidecar(host: &Host, certificates: &Volume, name: &str, run: &[&str]) -> Ende
     let mount = format!("{}:/certs:ro", certificates.name());
     let options = ["run", "--rm", "--entrypoint", "docker", &alias, "-e", &endpoint, "-v", &mount];
     let tls = ["-e", "DOCKER_TLS_VERIFY=1", "-e", "DOCKER_CERT_PATH=/certs/client"];
-    let version = [IMAGE, "version", "--format", "{{.Server.Version}}"];
+    let version = [image(), "version", "--format", "{{.Server.Version}}"];
     docker(options.iter().chain(&tls).chain(run).chain(&version))
 }
 
