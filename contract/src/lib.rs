@@ -2,10 +2,12 @@
 //! status document. No I/O and no policy lives here, so that every program of the project can depend on it.
 
 pub mod exit;
+pub mod ground;
 pub mod paths;
 pub mod status;
 pub mod variables;
 
+pub use ground::{Diagnosis, Finding, Verdict};
 pub use status::Status;
 
 /// TCP port of the Docker API (mutual TLS, or plain with `DIND_TLS=off`).

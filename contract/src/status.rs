@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ground::Finding;
+
 /// Where a host is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,8 +148,13 @@ pub struct Status {
     pub last_stop: LastStop,
     /// Milliseconds from the start of `dind-init` until it was ready for the first time.
     pub ready_ms: Option<u64>,
+    /// When the last sync of the data root that came to its end had begun, RFC 3339, UTC: what was acknowledged before is
+    /// on disk. `None`: there was none since the start.
+    pub last_sync: Option<String>,
     /// The steps of the start.
     pub steps: Vec<Step>,
+    /// What the host found under it, what it chose, and why.
+    pub ground: Vec<Finding>,
     /// What deserves attention though the host works.
     pub warnings: Vec<String>,
 }

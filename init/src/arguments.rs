@@ -20,6 +20,10 @@ pub(crate) enum Job {
     Wait { timeout: Duration },
     /// Say whether it is healthy.
     Health,
+    /// Say what is under it, what was chosen, and why.
+    Doctor { json: bool },
+    /// Probe the ground, for the host that asks.
+    Probe { data_root: PathBuf },
     /// Sync the data root and perhaps mark it clean.
     Flush { data_root: PathBuf, clean: bool },
     /// Print help or the version.
@@ -53,6 +57,15 @@ enum Ask {
     },
     /// Say whether the host is ready and its engine answers; ends with 70 when not
     Health,
+    /// Say what this machine offers a host, what the host chooses, and why; ends with 69 when no host can run here
+    Doctor {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Probe the ground
+    #[command(hide = true)]
+    Probe { data_root: PathBuf },
     /// Sync the data root
     #[command(hide = true)]
     Flush {
@@ -81,7 +94,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
-        Some("status" | "wait" | "health" | "flush") => subcommand(&words),
+        Some("status" | "wait" | "health" | "doctor" | "probe" | "flush") => subcommand(&words),
         Some(command) => Err(Failure::usage(
             format!("cannot run {command:?}: this version has no command mode"),
             "start a host without a command and run it there: docker exec HOST COMMAND",
@@ -96,6 +109,8 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Status { json } => Job::Status { json },
             Ask::Wait { timeout } => Job::Wait { timeout },
             Ask::Health => Job::Health,
+            Ask::Doctor { json } => Job::Doctor { json },
+            Ask::Probe { data_root } => Job::Probe { data_root },
             Ask::Flush { data_root, clean } => Job::Flush { data_root, clean },
         }),
         Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),

@@ -92,7 +92,7 @@ pub(crate) fn health() -> Result<ExitCode, Failure> {
 }
 
 /// The status as it is now.
-fn current() -> Result<Status, Failure> {
+pub(crate) fn current() -> Result<Status, Failure> {
     let no_host = |e: &io::Error| {
         Failure::unavailable(
             format!("no host answers on {}: {e}", paths::STATUS_SOCKET),
@@ -241,7 +241,9 @@ mod tests {
             certificate: Some(Certificate { expires: "2028-02-01T00:00:00Z".into(), days_left: 12 }),
             last_stop: LastStop::Unclean,
             ready_ms: Some(312),
+            last_sync: None,
             steps: Vec::new(),
+            ground: Vec::new(),
             warnings: vec!["careful".into()],
         };
         let expected = "\

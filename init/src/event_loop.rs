@@ -3,14 +3,14 @@
 //! It has no policy, and it waits only in `poll`, whose timeout is the supervisor's next deadline. (Starting a process takes
 //! until its execve(2), and ending strays a walk through /proc; neither waits for anybody.)
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dind_contract::status::{Certificate, Endpoint, LastStop, Phase, Service as ServiceStatus};
-use dind_contract::{Status, paths};
+use dind_contract::{Finding, Status, paths};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal as Unix;
 use nix::sys::signalfd::SignalFd;
@@ -57,6 +57,7 @@ pub(crate) struct Prepared {
     pub(crate) endpoint: Endpoint,
     pub(crate) certificates: Option<Certificates>,
     pub(crate) steps: Steps,
+    pub(crate) findings: Vec<Finding>,
     pub(crate) warnings: Vec<String>,
     pub(crate) signals: SignalFd,
     pub(crate) notifications: Notifications,
@@ -286,9 +287,9 @@ impl Host<'_> {
     }
 
     fn spawn(&mut self, service: usize) -> Event {
-        let mut environment = self.prepared.settings.environment.clone();
-        environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
         let Some(running) = self.running.get_mut(service) else { return Event::Tick };
+        let mut environment = running.service.environment.clone();
+        environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
         remove_leftovers(&running.service);
         let started = write_config(running.service.config.as_ref()).and_then(|()| {
             process::start(running.program.as_os_str(), &running.service.arguments, &environment)
@@ -311,7 +312,7 @@ impl Host<'_> {
         if clean {
             arguments.push("--clean".to_owned());
         }
-        match process::start_ourselves(&arguments) {
+        match process::start_ourselves(&arguments, &BTreeMap::new()) {
             Ok(started) => {
                 self.flush = Some((started.pid, Lines::new(started.output)));
                 None
@@ -394,7 +395,9 @@ impl Host<'_> {
             certificate,
             last_stop: self.prepared.data_root.last_stop,
             ready_ms: self.ready_ms,
+            last_sync: None,
             steps: self.prepared.steps.0.clone(),
+            ground: self.prepared.findings.clone(),
             warnings,
         }
     }

@@ -60,8 +60,11 @@ pub(crate) fn start(
 ///
 /// # Errors
 /// What fork(2) or execve(2) said.
-pub(crate) fn start_ourselves(arguments: &[String]) -> io::Result<Started> {
-    start(OsStr::new("/proc/self/exe"), arguments, &BTreeMap::new())
+pub(crate) fn start_ourselves(
+    arguments: &[String],
+    environment: &BTreeMap<String, OsString>,
+) -> io::Result<Started> {
+    start(OsStr::new("/proc/self/exe"), arguments, environment)
 }
 
 /// Sends a signal to one process. That it has ended meanwhile is no error.

@@ -1,5 +1,7 @@
 //! What the services are: how each is started, what it needs, and what a killed one leaves behind. Data only.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use dind_contract::status::Endpoint;
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
 
+use crate::ground::Ground;
 use crate::options::tcp_port;
 use crate::settings::{Listen, Settings};
 use crate::supervisor::Rules;
@@ -14,10 +17,6 @@ use crate::supervisor::Rules;
 /// dockerd may have thousands of containers to look after before it answers.
 const DOCKERD_READY: Duration = Duration::from_secs(300);
 const CONTAINERD_READY: Duration = Duration::from_secs(60);
-
-/// The MTU that dockerd gives to networks unless it is told otherwise. Where the way out takes less, large packets of
-/// nested containers would vanish, and their connections hang.
-const ETHERNET_MTU: u32 = 1500;
 
 /// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
@@ -30,23 +29,25 @@ pub(crate) const CONTAINERD_SOCKET: &str = "/var/run/docker/containerd/container
 pub(crate) struct Service {
     /// What the supervisor knows.
     pub(crate) rules: Rules,
-    /// The program's name; it is found on `PATH`.
-    pub(crate) program: &'static str,
     /// Its arguments.
     pub(crate) arguments: Vec<String>,
+    /// Its environment.
+    pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
     /// A file that it needs, and its text.
     pub(crate) config: Option<(PathBuf, String)>,
 }
 
+/// The programs of the services, in the order of [`all`]; they are found on `PATH`.
+pub(crate) const PROGRAMS: [&str; 2] = ["containerd", "dockerd"];
+
 /// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`].
-/// `mtu` is that of the way to the world, if it is known.
-pub(crate) fn all(settings: &Settings, mtu: Option<u32>) -> Vec<Service> {
-    vec![containerd(&settings.daemon.data_root), dockerd(settings, mtu)]
+pub(crate) fn all(settings: &Settings, ground: &Ground) -> Vec<Service> {
+    vec![containerd(settings, ground), dockerd(settings, ground)]
 }
 
-fn containerd(data_root: &Path) -> Service {
+fn containerd(settings: &Settings, ground: &Ground) -> Service {
     let socket = CONTAINERD_SOCKET;
     let config = PathBuf::from(format!("{CONTAINERD_STATE}/containerd.toml"));
     Service {
@@ -58,11 +59,11 @@ fn containerd(data_root: &Path) -> Service {
             takes_options: false,
             holds_containers: false,
         },
-        program: "containerd",
         arguments: vec!["--config".to_owned(), config.display().to_string()],
+        environment: settings.environment.clone(),
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
-        config: Some((config, containerd_config(data_root, socket))),
+        config: Some((config, containerd_config(&ground.engine_root, socket))),
     }
 }
 
@@ -86,10 +87,10 @@ fn containerd_config(data_root: &Path, socket: &str) -> String {
     )
 }
 
-fn dockerd(settings: &Settings, mtu: Option<u32>) -> Service {
+fn dockerd(settings: &Settings, ground: &Ground) -> Service {
     let options = &settings.daemon;
     let mut arguments = vec!["--containerd".to_owned(), CONTAINERD_SOCKET.to_owned()];
-    for (key, place) in [("data-root", &options.data_root), ("pidfile", &options.pidfile)] {
+    for (key, place) in [("data-root", &ground.engine_root), ("pidfile", &options.pidfile)] {
         // dockerd refuses what is given in both places.
         if !options.in_config.contains(&key) {
             arguments.extend([format!("--{key}"), place.display().to_string()]);
@@ -111,13 +112,7 @@ fn dockerd(settings: &Settings, mtu: Option<u32>) -> Service {
     for host in options.listeners(settings.listen.tls()) {
         arguments.extend(["-H".to_owned(), host]);
     }
-    if let Some(mtu) = mtu.filter(|mtu| *mtu < ETHERNET_MTU && !options.mtu_is_set) {
-        // The first is for the default bridge, the second for networks that users and Compose make.
-        arguments.extend([
-            format!("--mtu={mtu}"),
-            format!("--default-network-opt=bridge=com.docker.network.driver.mtu={mtu}"),
-        ]);
-    }
+    arguments.extend(ground.arguments().map(str::to_owned));
     arguments.extend_from_slice(&options.passed);
     Service {
         rules: Rules {
@@ -128,8 +123,8 @@ fn dockerd(settings: &Settings, mtu: Option<u32>) -> Service {
             takes_options: true,
             holds_containers: true,
         },
-        program: "dockerd",
         arguments,
+        environment: ground.environment(&settings.environment),
         // A pid file is believed by dockerd when any process has that pid.
         leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
         config: None,
@@ -171,8 +166,12 @@ mod tests {
         Settings::load(environment, &[], |_| Ok(None)).unwrap()
     }
 
+    fn all_on_plain_ground(settings: &Settings) -> Vec<Service> {
+        all(settings, &Ground::new(settings.daemon.data_root.clone()))
+    }
+
     fn dockerd_arguments(environment: &[(&str, &str)]) -> String {
-        shell_words::join(&all(&settings(environment), None)[1].arguments)
+        shell_words::join(&all_on_plain_ground(&settings(environment))[1].arguments)
     }
 
     #[test]
@@ -210,25 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn networks_take_no_more_than_the_way_out() {
-        let arguments = |environment: &[(&str, &str)], mtu| {
-            shell_words::join(&all(&settings(environment), mtu)[1].arguments)
-        };
-        let narrow = arguments(&[], Some(1400));
-        assert!(narrow.contains("--mtu=1400") && narrow.contains("driver.mtu=1400"), "{narrow}");
-        for arguments in [
-            arguments(&[], Some(1500)),
-            arguments(&[], Some(9000)),
-            arguments(&[], None),
-            arguments(&[("DOCKER_OPTS", "--mtu 1200")], Some(1400)),
-        ] {
-            assert!(!arguments.contains("mtu=1"), "{arguments}");
-        }
-    }
-
-    #[test]
     fn containerd_keeps_its_data_where_dockerd_would_have_it() {
-        let services = all(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]), None);
+        let services = all_on_plain_ground(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]));
         let (_, config) = services[0].config.clone().unwrap();
         assert!(config.contains(r#"root = "/data \"x\"/containerd/daemon""#), "{config}");
         assert!(config.contains(r#"state = "/var/run/docker/containerd/daemon""#), "{config}");
@@ -236,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_service_uses_only_services_that_start_before_it() {
-        for (id, service) in all(&settings(&[]), None).iter().enumerate() {
+        for (id, service) in all_on_plain_ground(&settings(&[])).iter().enumerate() {
             assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
         }
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 
+use super::decision::Decision;
 use super::mounts::{self, Mount};
 use crate::failure::Failure;
 
@@ -23,7 +24,7 @@ const ROUNDS: usize = 20;
 ///
 /// # Errors
 /// They cannot be made writable: no container could be started.
-pub(super) fn prepare() -> Result<String, Failure> {
+pub(super) fn prepare() -> Result<Decision, Failure> {
     let mut groups: Vec<Mount> = cgroup_mounts();
     if groups.is_empty() {
         mount(Some("cgroup2"), ROOT, Some("cgroup2"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, None::<&str>)
@@ -40,19 +41,41 @@ pub(super) fn prepare() -> Result<String, Failure> {
             ))
         })?;
     }
+    let is_v2 = groups.iter().any(|group| group.kind == "cgroup2" && group.place == Path::new(ROOT));
+    let found = found(&groups);
     let made = match read_only.len() {
         0 => "already writable".to_owned(),
         count => format!("{count} mounts made writable"),
     };
-    if !groups.iter().any(|group| group.kind == "cgroup2" && group.place == Path::new(ROOT)) {
-        return Ok(format!("v1, {made}"));
+    if !is_v2 {
+        return Ok(Decision::good("cgroups", found, format!("v1, {made}")));
     }
-    match delegate(Path::new(ROOT)) {
-        Ok(delegated) => Ok(format!("v2, {made}, {delegated}")),
-        Err(e) => Ok(format!(
-            "v2, {made}, but controllers are not delegated ({e}): limits of nested containers may not hold"
-        )),
-    }
+    Ok(match delegate(Path::new(ROOT)) {
+        Ok(delegated) => Decision::good("cgroups", found, format!("v2, {made}, {delegated}")),
+        Err(e) => Decision::good("cgroups", found, format!("v2, {made}, without all controllers"))
+            .because(e.to_string())
+            .but_better(
+                "a machine whose v2 hierarchy has every controller: limits of nested containers may not hold",
+            ),
+    })
+}
+
+/// What is there, for who asks before a host runs. Nothing is changed.
+pub(super) fn look() -> Decision {
+    let groups = cgroup_mounts();
+    Decision::good("cgroups", found(&groups), "made writable and nestable when a host starts")
+}
+
+fn found(groups: &[Mount]) -> String {
+    let of = |kind: &str| groups.iter().filter(|group| group.kind == kind).count();
+    let read_only = groups.iter().filter(|group| group.flags.contains(MsFlags::MS_RDONLY)).count();
+    let version = match (of("cgroup"), of("cgroup2")) {
+        (0, 0) => return "none are mounted".to_owned(),
+        (0, _) => "v2",
+        (_, 0) => "v1",
+        _ => "hybrid: v1, and v2 beside it",
+    };
+    format!("{version}, {} mounts, {read_only} of them read-only", groups.len())
 }
 
 fn cgroup_mounts() -> Vec<Mount> {

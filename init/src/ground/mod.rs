@@ -3,24 +3,35 @@
 mod capabilities;
 mod cgroups;
 mod data_root;
+mod decision;
 mod mounts;
 mod network;
+mod probe;
 mod runtime;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use dind_contract::Finding;
 use dind_contract::status::{LastStop, Step};
+use nix::sys::signalfd::SignalFd;
 
 use crate::failure::Failure;
+use crate::helper::{Helper, NotUp};
 use crate::log::Log;
-use crate::services::Service;
+use crate::services;
 use crate::settings::Settings;
 
 pub(crate) use data_root::{DataRoot, mark_clean};
+pub(crate) use decision::Decision;
 pub(crate) use mounts::detach_below;
-pub(crate) use network::mtu;
+pub(crate) use probe::Probed;
+
+/// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
+const PROBES: Duration = Duration::from_secs(30);
 
 /// Where a host finds itself.
 pub(crate) struct Surroundings {
@@ -30,6 +41,80 @@ pub(crate) struct Surroundings {
     pub(crate) outside: IpAddr,
     /// Its name.
     pub(crate) hostname: String,
+    /// What was done about control groups.
+    pub(crate) cgroups: Decision,
+}
+
+/// What the services stand on.
+pub(crate) struct Ground {
+    /// What was decided, part by part.
+    pub(crate) decisions: Vec<Decision>,
+    /// Where the engine keeps its data: the data root, or a file system in it.
+    pub(crate) engine_root: PathBuf,
+}
+
+impl Ground {
+    /// Ground about which nothing was decided.
+    pub(crate) fn new(data_root: PathBuf) -> Self {
+        Self { decisions: Vec::new(), engine_root: data_root }
+    }
+
+    /// What dockerd is told on its command line.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = &str> {
+        self.decisions.iter().flat_map(|decision| decision.arguments.iter().map(String::as_str))
+    }
+
+    /// dockerd's environment: what the user's gives to services, and what was decided.
+    pub(crate) fn environment(&self, given: &BTreeMap<String, OsString>) -> BTreeMap<String, OsString> {
+        let decided = self.decisions.iter().flat_map(|decision| decision.environment.clone());
+        given.clone().into_iter().chain(decided).collect()
+    }
+}
+
+/// Decides about every part of the ground but for control groups, which are decided on while they are changed.
+pub(crate) fn decide(settings: &Settings, _probed: &Probed) -> Vec<Decision> {
+    vec![network::decide_mtu(settings, network::mtu())]
+}
+
+/// What a host would find and choose here. Nothing is changed.
+pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
+    let mut decisions = vec![cgroups::look()];
+    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root)));
+    let missing = capabilities::check().err().map(|failure| {
+        Decision::good("capabilities", failure.cause, "none: no host can run").missing(failure.help)
+    });
+    missing.into_iter().chain(decisions).map(|decision| decision.finding).collect()
+}
+
+/// Starts the process that makes the probes: other work can be done meanwhile.
+///
+/// # Errors
+/// No process can be made.
+pub(crate) fn start_probes(settings: &Settings) -> Result<Helper, Failure> {
+    let arguments = ["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    Helper::start("the probes of the ground", &arguments, &settings.environment, PROBES)
+}
+
+/// What the probes found.
+///
+/// # Errors
+/// They did not come to an end, or a stop was asked for meanwhile.
+pub(crate) fn finish_probes(helper: Helper, signals: &SignalFd, log: &mut Log) -> Result<Probed, NotUp> {
+    let answer = helper.finish(signals, log)?;
+    serde_json::from_slice(&answer).map_err(|_| {
+        let said = String::from_utf8_lossy(&answer).trim().to_owned();
+        Failure::failed(format!("the probes of the ground failed: {said}"), "report this as a defect").into()
+    })
+}
+
+/// Makes the probes and prints what they found: the work of the process that [`start_probes`] starts.
+pub(crate) fn print_probes(data_root: &Path) -> String {
+    serde_json::to_string(&probe::run(data_root)).unwrap_or_default()
+}
+
+/// Puts findings into the log, a line each.
+pub(crate) fn say(log: &mut Log, findings: &[Finding]) {
+    findings.iter().for_each(|finding| decision::say(log, finding));
 }
 
 /// Steps of the start, each with its time, as they are logged and shown by `status`.
@@ -59,22 +144,17 @@ impl Steps {
 ///
 /// # Errors
 /// What is missing, by name.
-pub(crate) fn check(
-    settings: &Settings,
-    services: Vec<Service>,
-    steps: &mut Steps,
-    log: &mut Log,
-) -> Result<Vec<(Service, PathBuf)>, Failure> {
+pub(crate) fn check(settings: &Settings, steps: &mut Steps, log: &mut Log) -> Result<Vec<PathBuf>, Failure> {
     steps.take(log, "checks", || {
         let path = settings.environment.get("PATH").cloned().unwrap_or_default();
-        let services = services
-            .into_iter()
-            .map(|service| find_program(service.program, &path).map(|program| (service, program)))
+        let programs = services::PROGRAMS
+            .iter()
+            .map(|program| find_program(program, &path))
             .collect::<Result<Vec<_>, Failure>>()?;
         capabilities::check()?;
         runtime::check(&settings.daemon.pidfile)?;
         network::check_ports(&settings.daemon.listeners(settings.listen.tls()))?;
-        Ok((services, None))
+        Ok((programs, None))
     })
 }
 
@@ -92,14 +172,14 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
     })?;
     steps.take(log, "runtime folders", || Ok((runtime::renew()?, None)))?;
     steps.take(log, "mounts", || Ok(((), mounts::share_root())))?;
-    steps.take(log, "cgroups", || cgroups::prepare().map(|said| ((), Some(said))))?;
+    let cgroups = steps.take(log, "cgroups", || cgroups::prepare().map(|decision| (decision, None)))?;
     let hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let addresses = network::addresses();
     let outside = network::outside()
         .or_else(|| addresses.iter().find(|address| !address.is_loopback()).copied())
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Ok(Surroundings { addresses, outside, hostname })
+    Ok(Surroundings { addresses, outside, hostname, cgroups })
 }
 
 /// Takes hold of the data root, for as long as the value lives.

@@ -6,7 +6,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use dind_contract::API_PORT;
 use nix::ifaddrs::getifaddrs;
 
+use super::decision::Decision;
 use crate::failure::Failure;
+use crate::settings::Settings;
+
+/// The MTU that dockerd gives to networks unless it is told otherwise. Where the way out takes less, large packets of
+/// nested containers would vanish, and their connections hang.
+const ETHERNET_MTU: u32 = 1500;
 
 /// The machine's addresses, without those of links (`fe80::`), which no name could be given to.
 pub(super) fn addresses() -> Vec<IpAddr> {
@@ -29,8 +35,29 @@ pub(super) fn outside() -> Option<IpAddr> {
     socket.local_addr().ok().map(|local| local.ip())
 }
 
+/// Gives networks inside the MTU of the way out.
+pub(super) fn decide_mtu(settings: &Settings, found: Option<u32>) -> Decision {
+    let Some(found) = found else {
+        return Decision::good("mtu", "there is no way out", format!("{ETHERNET_MTU}, dockerd's own"));
+    };
+    let said = format!("the way out takes {found} bytes");
+    if settings.daemon.mtu_is_set {
+        Decision::good("mtu", said, "what DOCKER_OPTS, the arguments or daemon.json say")
+    } else if found < ETHERNET_MTU {
+        // The first is for the default bridge, the second for networks that users and Compose make.
+        Decision::good("mtu", said, format!("{found} for every network inside"))
+            .because("larger packets would vanish on the way out, and connections hang")
+            .with_arguments([
+                format!("--mtu={found}"),
+                format!("--default-network-opt=bridge=com.docker.network.driver.mtu={found}"),
+            ])
+    } else {
+        Decision::good("mtu", said, format!("{ETHERNET_MTU}, dockerd's own"))
+    }
+}
+
 /// The MTU of the interface by which this machine would speak to the world, if it has a way there.
-pub(crate) fn mtu() -> Option<u32> {
+pub(super) fn mtu() -> Option<u32> {
     let outside = outside()?;
     let interface = getifaddrs().ok()?.find(|interface| {
         let address = interface.address.as_ref().and_then(|address| address.as_sockaddr_in());
@@ -75,6 +102,21 @@ fn address(listener: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn settings(options: &str) -> Settings {
+        let environment = [("DOCKER_OPTS".into(), options.into())];
+        Settings::load(environment, &[], |_| Ok(None)).unwrap()
+    }
+
+    #[test]
+    fn networks_take_no_more_than_the_way_out() {
+        let arguments = |options, mtu| decide_mtu(&settings(options), mtu).arguments.join(" ");
+        let narrow = arguments("", Some(1400));
+        assert!(narrow.contains("--mtu=1400") && narrow.contains("driver.mtu=1400"), "{narrow}");
+        for (options, mtu) in [("", Some(1500)), ("", Some(9000)), ("", None), ("--mtu 1200", Some(1400))] {
+            assert_eq!(arguments(options, mtu), "", "{options} {mtu:?}");
+        }
+    }
 
     #[test]
     fn a_taken_port_is_named() {

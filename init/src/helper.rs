@@ -1,0 +1,130 @@
+//! Work before the loop that may hang, or that needs other programs: done by a child with a deadline, so that PID 1 never
+//! waits in anything but `poll`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{ErrorKind, PipeReader, Read};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+
+use crate::failure::Failure;
+use crate::log::Log;
+use crate::{process, reaper, signals};
+
+/// The most that a helper may answer, in bytes; the rest is not read.
+const LONGEST: usize = 16 * 1024 * 1024;
+/// Time between two lines that say what is being waited for.
+const NOTICE: Duration = Duration::from_secs(10);
+
+/// Why a host does not come up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotUp {
+    /// Something that a user must read.
+    Failed(Failure),
+    /// It was asked to stop; the signal's name.
+    Stopped(String),
+}
+
+impl From<Failure> for NotUp {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Another process of this very program, at work.
+pub(crate) struct Helper {
+    /// What it does, as in "waiting for WHAT".
+    what: &'static str,
+    /// Until its output has ended.
+    pid: Option<i32>,
+    output: PipeReader,
+    deadline: Instant,
+}
+
+impl Helper {
+    /// Starts `dind-init ARGUMENTS` with this environment. It has `patience` for its work.
+    ///
+    /// # Errors
+    /// No process can be made.
+    pub(crate) fn start(
+        what: &'static str,
+        arguments: &[String],
+        environment: &BTreeMap<String, OsString>,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        let started = process::start_ourselves(arguments, environment).map_err(|e| {
+            Failure::unavailable(
+                format!("cannot start the process for {what}: {e}"),
+                "give the host more processes (--pids-limit) or memory (-m)",
+            )
+        })?;
+        Ok(Self { what, pid: Some(started.pid), output: started.output, deadline: Instant::now() + patience })
+    }
+
+    /// Waits for the helper's end, and gives what it wrote. An answer is whole or it does not parse, so its exit status is not
+    /// looked at: whoever reaps first has it.
+    ///
+    /// # Errors
+    /// A stop was asked for, or the time is over; the helper is killed then.
+    pub(crate) fn finish(mut self, signals: &SignalFd, log: &mut Log) -> Result<Vec<u8>, NotUp> {
+        let mut answer = Vec::new();
+        let mut notice = Instant::now() + NOTICE;
+        while answer.len() < LONGEST {
+            while let Ok(Some(signal)) = signals.read_signal() {
+                if let Some(signals::Meaning::Stop(why)) = signals::meaning(signal.ssi_signo) {
+                    return Err(NotUp::Stopped(why));
+                }
+            }
+            reaper::reap();
+            let mut piece = [0; 8192];
+            match self.output.read(&mut piece) {
+                Ok(0) => break,
+                Ok(length) => {
+                    answer.extend_from_slice(piece.get(..length).unwrap_or_default());
+                    continue;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            }
+            let now = Instant::now();
+            if now >= self.deadline {
+                return Err(Failure::unavailable(
+                    format!("{} did not come to an end in time", self.what),
+                    "look at the machine: its disk may hang, or it may be out of memory or processes",
+                )
+                .into());
+            }
+            if now >= notice {
+                log.info(&format!("still waiting for {}", self.what));
+                notice = now + NOTICE;
+            }
+            let left = self.deadline.min(notice).saturating_duration_since(now) + Duration::from_millis(1);
+            let mut fds = [
+                PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            // Whatever it says, looking at everything is right.
+            let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        }
+        if answer.len() < LONGEST {
+            // It ends by itself, and its number may soon be another's.
+            self.pid = None;
+        }
+        reaper::reap();
+        Ok(answer)
+    }
+}
+
+impl Drop for Helper {
+    /// Nobody waits for it any more.
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid {
+            process::send(pid, Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `dind-init`: PID 1 of a Docker host, and the subcommands that ask it.
+//!
+//! As PID 1 or as the child of another init it brings up containerd and dockerd, keeps them up, and takes them down
+//! without losing anything.
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::unwrap_used,
+    reason = "PID 1 does not die"
+)]
+
+mod arguments;
+mod ask;
+mod doctor;
+mod event_loop;
+mod failure;
+mod ground;
+mod helper;
+mod http;
+mod lines;
+mod log;
+mod notify;
+mod options;
+mod process;
+mod reaper;
+mod services;
+mod settings;
+mod shutdown;
+mod signals;
+mod status;
+mod supervisor;
+mod tls;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dind_contract::paths::{NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
+use dind_contract::{Finding, exit};
+use time::OffsetDateTime;
+
+use arguments::Job;
+use event_loop::{Ended, Prepared};
+use failure::Failure;
+use ground::{Ground, Steps};
+use helper::NotUp;
+use log::{Log, Output};
+use notify::Notifications;
+use settings::{Listen, Settings};
+use status::StatusSocket;
+
+/// How long readers may take for the last lines, all in all. A host ends in time, read or not.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Does what the program was called for.
+pub fn main() -> ExitCode {
+    let began = Instant::now();
+    std::panic::set_hook(Box::new(|info| {
+        log::last_words(
+            &format!("dind-init: defect: {info}\n  help: report this, with the log\n"),
+            Instant::now() + LAST_WORDS,
+        );
+        std::process::exit(exit::FAILED.into());
+    }));
+    let result = match arguments::parse(std::env::args_os().skip(1)) {
+        Ok(Job::Host(options)) => host(&options, began),
+        Ok(Job::Status { json }) => ask::status(json),
+        Ok(Job::Wait { timeout }) => ask::wait(timeout),
+        Ok(Job::Health) => ask::health(),
+        Ok(Job::Doctor { json }) => doctor::doctor(json),
+        Ok(Job::Probe { data_root }) => {
+            ask::print(&ground::print_probes(&data_root));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::Flush { data_root, clean }) => flush(&data_root, clean),
+        Ok(Job::Print(text)) => {
+            ask::print(&text);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => Err(failure),
+    };
+    result.unwrap_or_else(|failure| {
+        log::last_words(&failure.to_string(), Instant::now() + LAST_WORDS);
+        ExitCode::from(failure.code)
+    })
+}
+
+/// Runs a host, from the first to the last moment.
+fn host(options: &[String], began: Instant) -> Result<ExitCode, Failure> {
+    let system = |what: &'static str| {
+        move |e: io::Error| {
+            Failure::failed(
+                format!("cannot {what}: {e}"),
+                "report this, with `docker info` of the machine below",
+            )
+        }
+    };
+    let signals = signals::take_over().map_err(system("take over signals"))?;
+    nix::sys::prctl::set_child_subreaper(true).map_err(|e| system("become a subreaper")(e.into()))?;
+    let settings = Settings::load(std::env::vars_os(), options, read_if_there)?;
+    let mut log = Log::new(settings.log, Output::standard(1));
+    let result =
+        bring_up(settings, signals, &mut log).map(|prepared| event_loop::run(prepared, &mut log, began));
+    let failed = match result {
+        Ok(Ended { outcome, tail }) => {
+            log.info(&format!("stopped, exit code {}", outcome.code()));
+            outcome.failure.map(|failure| (failure, tail))
+        }
+        Err(NotUp::Failed(failure)) => Some((failure, Vec::new())),
+        Err(NotUp::Stopped(why)) => {
+            log.info(&format!("stopped before it was up, because of {why}, exit code 0"));
+            None
+        }
+    };
+    let deadline = Instant::now() + LAST_WORDS;
+    log.drain(deadline);
+    let Some((failure, tail)) = failed else { return Ok(ExitCode::SUCCESS) };
+    let tail: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
+    log::last_words(&format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help), deadline);
+    Ok(ExitCode::from(failure.code))
+}
+
+/// Everything before the first service starts.
+fn bring_up(
+    settings: Settings,
+    signals: nix::sys::signalfd::SignalFd,
+    log: &mut Log,
+) -> Result<Prepared, NotUp> {
+    let role = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
+    log.info(&format!("dind-init {} {role}", env!("CARGO_PKG_VERSION")));
+    let mut warnings = settings.warnings.clone();
+    if settings.listen == Listen::Plain {
+        warnings.push("TLS is off: whoever reaches port 2375 or 2376 of this host is root on it".to_owned());
+    }
+    let mut steps = Steps::default();
+    let programs = ground::check(&settings, &mut steps, log)?;
+    // Locked before anything is changed, so that a second host in the same place changes nothing.
+    let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
+    let probes = ground::start_probes(&settings)?;
+    let surroundings = ground::prepare(&mut steps, log)?;
+    let certificates = match &settings.listen {
+        Listen::Local | Listen::Plain => None,
+        Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
+            let names = tls::names(&settings.names, &surroundings.hostname, &surroundings.addresses);
+            let made = tls::prepare(folder, &names, OffsetDateTime::now_utc())?;
+            let said = Some(format!("{} in {}", made.said, folder.display()));
+            Ok((made, said))
+        })?),
+    };
+    warnings.extend(certificates.iter().flat_map(|certificates| certificates.warnings.clone()));
+    for warning in &warnings {
+        log.warn(warning);
+    }
+    let probed = ground::finish_probes(probes, &signals, log)?;
+    let mut ground = Ground::new(settings.daemon.data_root.clone());
+    ground.decisions = ground::decide(&settings, &probed);
+    ground.decisions.push(surroundings.cgroups);
+    let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
+    ground::say(log, &findings);
+    let services = services::all(&settings, &ground).into_iter().zip(programs).collect();
+    let bind = |e: io::Error| {
+        Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
+    };
+    let notifications = Notifications::bind(Path::new(NOTIFY_SOCKET)).map_err(bind)?;
+    let status_socket = StatusSocket::bind(Path::new(STATUS_SOCKET)).map_err(bind)?;
+    let endpoint = services::endpoint(&settings, surroundings.outside);
+    // Last, so that nothing above leaves a mark on it.
+    data_root.mark_running()?;
+    Ok(Prepared {
+        settings,
+        services,
+        data_root,
+        endpoint,
+        certificates,
+        steps,
+        findings,
+        warnings,
+        signals,
+        notifications,
+        status_socket,
+    })
+}
+
+/// Brings the data root to the disk and, if it is left in order, says so in it. It runs as a child of the host's, which
+/// does not wait for a disk that hangs.
+fn flush(data_root: &Path, clean: bool) -> Result<ExitCode, Failure> {
+    // By hand it would tear live containers from their mounts, and call the data root clean.
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    if program("self").is_none() || program(&nix::unistd::getppid().to_string()) != program("self") {
+        return Err(Failure::usage(
+            "flush is a part of a host's own stop",
+            "stop the host: docker stop HOST",
+        ));
+    }
+    let cannot = |what: &str, e: io::Error| {
+        Failure::failed(format!("cannot {what} {}: {e}", data_root.display()), "look at the machine's disk")
+    };
+    for folder in ["overlay2", "containers"] {
+        ground::detach_below(&data_root.join(folder));
+    }
+    let folder = fs::File::open(data_root).map_err(|e| cannot("open", e))?;
+    nix::unistd::syncfs(&folder).map_err(|e| cannot("sync", e.into()))?;
+    if clean {
+        ground::mark_clean(data_root).map_err(|e| cannot("mark", e))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
