@@ -27,11 +27,15 @@ pub const DIND_STOP_TIMEOUT: &str = "DIND_STOP_TIMEOUT";
 pub const DIND_LOG: &str = "DIND_LOG";
 /// What happens when a service dies.
 pub const DIND_ON_FAILURE: &str = "DIND_ON_FAILURE";
+/// How images are stored.
+pub const DIND_STORAGE: &str = "DIND_STORAGE";
+/// Size of the disk that a host makes for images.
+pub const DIND_STORAGE_SIZE: &str = "DIND_STORAGE_SIZE";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 9] = [
+pub const ALL: [Variable; 11] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -63,6 +67,16 @@ pub const ALL: [Variable; 9] = [
         name: DIND_ON_FAILURE,
         default: "restart",
         meaning: "restart a service that dies, or exit with its code",
+    },
+    Variable {
+        name: DIND_STORAGE,
+        default: "auto",
+        meaning: "how images are stored: auto, overlay2, loop (overlay2 on an ext4 image), fuse-overlayfs or vfs",
+    },
+    Variable {
+        name: DIND_STORAGE_SIZE,
+        default: "",
+        meaning: "size of that ext4 image, such as 20G; three quarters of the free space unless set",
     },
     Variable {
         name: DOCKER_TLS_CERTDIR,

@@ -23,7 +23,9 @@ pub(crate) enum Job {
     /// Say what is under it, what was chosen, and why.
     Doctor { json: bool },
     /// Probe the ground, for the host that asks.
-    Probe { data_root: PathBuf },
+    Probe { data_root: PathBuf, storage: String },
+    /// Mount the data root's disk.
+    Disk { data_root: PathBuf, bytes: u64 },
     /// Sync the data root and perhaps mark it clean.
     Flush { data_root: PathBuf, clean: bool },
     /// Print help or the version.
@@ -65,7 +67,10 @@ enum Ask {
     },
     /// Probe the ground
     #[command(hide = true)]
-    Probe { data_root: PathBuf },
+    Probe { data_root: PathBuf, storage: String },
+    /// Mount the data root's disk
+    #[command(hide = true)]
+    Disk { data_root: PathBuf, bytes: u64 },
     /// Sync the data root
     #[command(hide = true)]
     Flush {
@@ -94,7 +99,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
-        Some("status" | "wait" | "health" | "doctor" | "probe" | "flush") => subcommand(&words),
+        Some("status" | "wait" | "health" | "doctor" | "probe" | "disk" | "flush") => subcommand(&words),
         Some(command) => Err(Failure::usage(
             format!("cannot run {command:?}: this version has no command mode"),
             "start a host without a command and run it there: docker exec HOST COMMAND",
@@ -110,7 +115,8 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Wait { timeout } => Job::Wait { timeout },
             Ask::Health => Job::Health,
             Ask::Doctor { json } => Job::Doctor { json },
-            Ask::Probe { data_root } => Job::Probe { data_root },
+            Ask::Probe { data_root, storage } => Job::Probe { data_root, storage },
+            Ask::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
             Ask::Flush { data_root, clean } => Job::Flush { data_root, clean },
         }),
         Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),

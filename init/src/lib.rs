@@ -72,8 +72,12 @@ pub fn main() -> ExitCode {
         Ok(Job::Wait { timeout }) => ask::wait(timeout),
         Ok(Job::Health) => ask::health(),
         Ok(Job::Doctor { json }) => doctor::doctor(json),
-        Ok(Job::Probe { data_root }) => {
-            ask::print(&ground::print_probes(&data_root));
+        Ok(Job::Probe { data_root, storage }) => {
+            ask::print(&ground::print_probes(&data_root, &storage));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::Disk { data_root, bytes }) => {
+            ask::print(&ground::print_disk(&data_root, bytes));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::Flush { data_root, clean }) => flush(&data_root, clean),
@@ -161,6 +165,8 @@ fn bring_up(
     ground.decisions.push(surroundings.cgroups);
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
+    ground::refuse_missing(&findings)?;
+    ground.engine_root = ground::mount_disk(&settings, &probed, &signals, &mut steps, log)?;
     let services = services::all(&settings, &ground).into_iter().zip(programs).collect();
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
@@ -199,7 +205,8 @@ fn flush(data_root: &Path, clean: bool) -> Result<ExitCode, Failure> {
     let cannot = |what: &str, e: io::Error| {
         Failure::failed(format!("cannot {what} {}: {e}", data_root.display()), "look at the machine's disk")
     };
-    for folder in ["overlay2", "containers"] {
+    ground::release_disk(data_root).map_err(|e| cannot("sync the disk in", e))?;
+    for folder in ["overlay2", "fuse-overlayfs", "containers"] {
         ground::detach_below(&data_root.join(folder));
     }
     let folder = fs::File::open(data_root).map_err(|e| cannot("open", e))?;

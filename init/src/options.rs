@@ -63,6 +63,9 @@ const PRINTING: [&str; 3] = ["help", "validate", "version"];
 /// Options, and keys of `daemon.json`, that decide on the MTU of networks.
 const MTU: [&str; 3] = ["mtu", "default-network-opt", "default-network-opts"];
 
+/// The feature with which dockerd keeps images in containerd.
+const SNAPSHOTTER: &str = "containerd-snapshotter";
+
 /// dockerd's options, sorted out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonOptions {
@@ -82,6 +85,10 @@ pub(crate) struct DaemonOptions {
     pub(crate) tls: Option<bool>,
     /// Whether somebody has thought of the networks' MTU.
     pub(crate) mtu_is_set: bool,
+    /// The storage driver that somebody chose.
+    pub(crate) storage_driver: Option<String>,
+    /// Whether somebody chose containerd's image store, which has drivers of its own.
+    pub(crate) snapshotter: bool,
 }
 
 /// One option as it was written: its long name, its value, and its words.
@@ -106,6 +113,8 @@ impl DaemonOptions {
             config_file: PathBuf::from(paths::DAEMON_JSON),
             tls: None,
             mtu_is_set: false,
+            storage_driver: None,
+            snapshotter: false,
         };
         let mut rest = words;
         while let Some((word, after)) = next_word(rest, source)? {
@@ -155,6 +164,13 @@ impl DaemonOptions {
             }
             _ => {
                 self.mtu_is_set |= MTU.contains(&name);
+                match name {
+                    "storage-driver" => self.storage_driver = Some(value),
+                    "feature" => {
+                        self.snapshotter |= [SNAPSHOTTER, &format!("{SNAPSHOTTER}=true")].contains(&&*value);
+                    }
+                    _ => {}
+                }
                 self.passed.extend_from_slice(word.written);
             }
         }
@@ -188,6 +204,11 @@ impl DaemonOptions {
             }
         }
         self.mtu_is_set |= MTU.iter().any(|key| config.contains_key(*key));
+        if let Some(driver) = config.get("storage-driver").and_then(Value::as_str) {
+            self.storage_driver = Some(driver.to_owned());
+        }
+        let feature = config.get("features").and_then(|features| features.get(SNAPSHOTTER));
+        self.snapshotter |= feature.is_some_and(|value| *value == Value::Bool(true));
         for (key, default, place) in [
             ("data-root", paths::DATA_ROOT, &mut self.data_root),
             ("pidfile", paths::PIDFILE, &mut self.pidfile),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
+use crate::ground::storage;
 use crate::log::Format;
 use crate::options::{DaemonOptions, tcp_port};
 
@@ -26,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) log: Format,
     /// What happens when a service dies.
     pub(crate) on_failure: OnFailure,
+    /// Where images shall live.
+    pub(crate) storage: storage::Wish,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// The environment that services get.
@@ -151,6 +154,7 @@ impl Settings {
                 variables::DIND_ON_FAILURE,
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
+            storage: storage::wish(get, &daemon)?,
             daemon,
             environment: services,
             warnings,

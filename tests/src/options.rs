@@ -35,6 +35,7 @@ pub const RUN_OPTIONS: [&str; 12] = [
 #[must_use]
 pub struct HostOptions {
     run: Vec<String>,
+    left_out: Vec<&'static str>,
     arguments: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
 }
@@ -43,6 +44,12 @@ impl HostOptions {
     /// Adds options of `docker run`.
     pub fn run<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.run.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Leaves out the documented options that have these values.
+    pub fn without(mut self, values: &[&'static str]) -> Self {
+        self.left_out.extend(values);
         self
     }
 
@@ -82,7 +89,8 @@ impl HostOptions {
         engine::prepare();
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
-        let create = create.args(RUN_OPTIONS).args(self.run).arg(image()).args(self.arguments);
+        let documented = RUN_OPTIONS.chunks(2).filter(|option| !self.left_out.contains(&option[1])).flatten();
+        let create = create.args(documented).args(self.run).arg(image()).args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
         host.put(&self.files);

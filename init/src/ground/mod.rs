@@ -8,6 +8,7 @@ mod mounts;
 mod network;
 mod probe;
 mod runtime;
+pub(crate) mod storage;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,8 +16,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dind_contract::Finding;
 use dind_contract::status::{LastStop, Step};
+use dind_contract::{Finding, Verdict};
 use nix::sys::signalfd::SignalFd;
 
 use crate::failure::Failure;
@@ -29,6 +30,7 @@ pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use decision::Decision;
 pub(crate) use mounts::detach_below;
 pub(crate) use probe::Probed;
+pub(crate) use storage::release as release_disk;
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
 const PROBES: Duration = Duration::from_secs(30);
@@ -72,14 +74,62 @@ impl Ground {
 }
 
 /// Decides about every part of the ground but for control groups, which are decided on while they are changed.
-pub(crate) fn decide(settings: &Settings, _probed: &Probed) -> Vec<Decision> {
-    vec![network::decide_mtu(settings, network::mtu())]
+pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
+    vec![storage::decide(settings, &probed.storage).decision, network::decide_mtu(settings, network::mtu())]
+}
+
+/// Ends the start where a part of the ground cannot bear a host, though it was asked to.
+///
+/// # Errors
+/// The first such part.
+pub(crate) fn refuse_missing(findings: &[Finding]) -> Result<(), Failure> {
+    match findings.iter().find(|finding| finding.verdict == Verdict::Missing) {
+        None => Ok(()),
+        Some(finding) => Err(Failure::unavailable(
+            format!("{}: {}", finding.subject, finding.why),
+            finding.better.clone().unwrap_or_default(),
+        )),
+    }
+}
+
+/// Mounts the data root's disk, if it was decided that there is one. Returns where the engine keeps its data.
+///
+/// # Errors
+/// It cannot be made, checked or mounted, or a stop was asked for meanwhile.
+pub(crate) fn mount_disk(
+    settings: &Settings,
+    probed: &Probed,
+    signals: &SignalFd,
+    steps: &mut Steps,
+    log: &mut Log,
+) -> Result<PathBuf, NotUp> {
+    let root = &settings.daemon.data_root;
+    let Some(bytes) = storage::decide(settings, &probed.storage).disk else { return Ok(root.clone()) };
+    let began = Instant::now();
+    let arguments = ["disk".to_owned(), root.display().to_string(), bytes.to_string()];
+    let helper =
+        Helper::start("the disk of the data root", &arguments, &settings.environment, storage::PATIENCE)?;
+    let answer = helper.finish(signals, log)?;
+    match serde_json::from_slice(&answer) {
+        Ok(storage::Answer::Mounted(said)) => {
+            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            log.info(&format!("disk: {said}, in {ms} ms"));
+            steps.0.push(Step { name: "disk".to_owned(), ms });
+            Ok(storage::on_disk(root))
+        }
+        Ok(storage::Answer::Failed { cause, help }) => Err(Failure::unavailable(cause, help).into()),
+        Err(_) => Err(Failure::failed(
+            format!("mounting the disk of the data root failed: {}", String::from_utf8_lossy(&answer).trim()),
+            "report this as a defect",
+        )
+        .into()),
+    }
 }
 
 /// What a host would find and choose here. Nothing is changed.
 pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
     let mut decisions = vec![cgroups::look()];
-    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root)));
+    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root, storage::wanted(settings))));
     let missing = capabilities::check().err().map(|failure| {
         Decision::good("capabilities", failure.cause, "none: no host can run").missing(failure.help)
     });
@@ -91,7 +141,8 @@ pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
 /// # Errors
 /// No process can be made.
 pub(crate) fn start_probes(settings: &Settings) -> Result<Helper, Failure> {
-    let arguments = ["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    let (root, storage) = (settings.daemon.data_root.display().to_string(), storage::wanted(settings));
+    let arguments = ["probe".to_owned(), "--".to_owned(), root, storage.to_owned()];
     Helper::start("the probes of the ground", &arguments, &settings.environment, PROBES)
 }
 
@@ -108,8 +159,13 @@ pub(crate) fn finish_probes(helper: Helper, signals: &SignalFd, log: &mut Log) -
 }
 
 /// Makes the probes and prints what they found: the work of the process that [`start_probes`] starts.
-pub(crate) fn print_probes(data_root: &Path) -> String {
-    serde_json::to_string(&probe::run(data_root)).unwrap_or_default()
+pub(crate) fn print_probes(data_root: &Path, storage: &str) -> String {
+    serde_json::to_string(&probe::run(data_root, storage)).unwrap_or_default()
+}
+
+/// Mounts the data root's disk and prints what came of it: the work of the process that [`mount_disk`] starts.
+pub(crate) fn print_disk(data_root: &Path, bytes: u64) -> String {
+    serde_json::to_string(&storage::prepare(data_root, bytes)).unwrap_or_default()
 }
 
 /// Puts findings into the log, a line each.

@@ -5,11 +5,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::storage;
+
 /// What the probes found. Nothing is decided yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Probed {}
+pub(crate) struct Probed {
+    /// Where images can live.
+    pub(crate) storage: storage::Probe,
+}
 
 /// Makes every probe, and leaves nothing behind.
-pub(crate) fn run(_data_root: &Path) -> Probed {
-    Probed {}
+pub(crate) fn run(data_root: &Path, storage: &str) -> Probed {
+    Probed { storage: storage::run(data_root, storage) }
 }
