@@ -75,12 +75,12 @@ fn after(script: &str) -> HostOptions {
     Host::options().run(["--entrypoint", "sh"]).arguments(["-c", &script, "dind-init"])
 }
 
-/// A script that mounts an ext4 of its own on the data root, made with these options.
-fn ext4(options: &str) -> String {
+/// A script that mounts an ext4 of its own on the data root, of this size and made with these options.
+fn ext4(size: &str, options: &str) -> String {
     format!(
         "[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237\n\
          for n in $(seq 0 63); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done\n\
-         [ -e /image ] || {{ truncate -s 2G /image; mkfs.ext4 -q -F {options} /image; }}\n\
+         [ -e /image ] || {{ truncate -s {size} /image; mkfs.ext4 -q -F {options} /image; }}\n\
          mkdir -p /data; mount -o loop /image /data"
     )
 }
@@ -111,8 +111,6 @@ fn overlay_is_chosen_where_it_works() {
         build(&host);
         assert_works(&host);
     }
-    let host = Host::options().start();
-    assert_keeps(&host);
 }
 
 #[test]
@@ -164,7 +162,7 @@ fn overlay_under_the_data_root_cannot_carry_overlay() {
 /// Without mkfs there is no disk, without entry types no overlay, and fuse-overlayfs needs neither.
 #[test]
 fn fuse_overlayfs_is_next() {
-    let script = format!("{}; rm -f $(command -v mkfs.ext4)", ext4("-O ^filetype"));
+    let script = format!("{}; rm -f $(command -v mkfs.ext4)", ext4("2G", "-O ^filetype"));
     let host = after(&script).run(DATA_ROOT).start();
     assert_chose(&host, "fallback", "fuse-overlayfs", "fuse-overlayfs");
     let storage = storage(&host);
@@ -207,18 +205,41 @@ fn without_devices_there_is_no_disk() {
     assert_chose(&host, "good", "overlay2", "overlay2");
 }
 
+#[track_caller]
+fn assert_can_be_asked_for(way: &str, chosen: &str, driver: &str) {
+    let host = Host::options().env("DIND_STORAGE", way).start();
+    assert_chose(&host, "good", chosen, driver);
+    assert_keeps(&host);
+    assert_eq!(host.alarms().iter().filter(|line| line.message.starts_with("storage")).count(), 0);
+}
+
 #[test]
-fn each_way_can_be_asked_for() {
-    for (way, chosen, driver) in [
-        ("overlay2", "overlay2", "overlay2"),
-        ("loop", "overlay2 on an ext4 image of ", "overlay2"),
-        ("fuse-overlayfs", "fuse-overlayfs", "fuse-overlayfs"),
-        ("vfs", "vfs", "vfs"),
+fn overlay_can_be_asked_for() {
+    assert_can_be_asked_for("overlay2", "overlay2", "overlay2");
+}
+
+#[test]
+fn a_disk_can_be_asked_for() {
+    assert_can_be_asked_for("loop", "overlay2 on an ext4 image of ", "overlay2");
+}
+
+#[test]
+fn fuse_overlayfs_can_be_asked_for() {
+    assert_can_be_asked_for("fuse-overlayfs", "fuse-overlayfs", "fuse-overlayfs");
+}
+
+#[test]
+fn plain_copies_can_be_asked_for() {
+    assert_can_be_asked_for("vfs", "vfs", "vfs");
+}
+
+#[test]
+fn a_word_that_is_no_way_is_refused() {
+    for (name, value, text) in [
+        ("DIND_STORAGE", "aufs", "DIND_STORAGE=aufs is not a way to store images"),
+        ("DIND_STORAGE_SIZE", "much", "DIND_STORAGE_SIZE=much is not a size from 256M to 16T"),
     ] {
-        let host = Host::options().env("DIND_STORAGE", way).start();
-        assert_chose(&host, "good", chosen, driver);
-        assert_keeps(&host);
-        assert_eq!(host.alarms().iter().filter(|line| line.message.starts_with("storage")).count(), 0);
+        let _ = Host::options().env(name, value).refused(64, &[text]);
     }
 }
 
@@ -250,31 +271,39 @@ fn a_driver_among_dockerds_options_is_taken() {
     assert_chose(&host, "good", "vfs, as dockerd's options say", "vfs");
 }
 
-/// The next host goes on where the images are, though it could do better.
-#[test]
-fn images_are_followed_and_what_is_not_seen_is_named() {
+/// The next host goes on where the images are, though it could do better, and one that is told otherwise says what it hides.
+#[track_caller]
+fn assert_followed(way: &str, chosen: &str, driver: &str) {
     let data = Volume::new();
     let host = |way: &str| Host::options().volume(&data, "/var/lib/docker").env("DIND_STORAGE", way).start();
-    for (way, chosen, driver) in [
-        ("vfs", "vfs", "vfs"),
-        ("fuse-overlayfs", "fuse-overlayfs", "fuse-overlayfs"),
-        ("loop", "overlay2 on", "overlay2"),
-    ] {
-        data.run("find", &[".", "-mindepth", "1", "-delete"]).ok();
-        let first = host(way);
-        build(&first);
-        first.stop();
-        drop(first);
-        let second = host("auto");
-        assert_chose(&second, "fallback", chosen, driver);
-        assert_works(&second);
-        second.stop();
-        drop(second);
-        let hidden = host("overlay2");
-        let better = storage(&hidden)["better"].as_str().unwrap().to_owned();
-        assert!(better.contains("not visible now, but still in the data root: "), "{better}");
-        assert_eq!(hidden.docker(["images", "-q"]).ok(), "");
-    }
+    let first = host(way);
+    build(&first);
+    first.stop();
+    drop(first);
+    let second = host("auto");
+    assert_chose(&second, "fallback", chosen, driver);
+    assert_works(&second);
+    second.stop();
+    drop(second);
+    let hidden = host("overlay2");
+    let better = storage(&hidden)["better"].as_str().unwrap().to_owned();
+    assert!(better.contains("not visible now, but still in the data root: "), "{better}");
+    assert_eq!(hidden.docker(["images", "-q"]).ok(), "");
+}
+
+#[test]
+fn plain_copies_are_followed() {
+    assert_followed("vfs", "vfs", "vfs");
+}
+
+#[test]
+fn fuse_overlayfs_is_followed() {
+    assert_followed("fuse-overlayfs", "fuse-overlayfs", "fuse-overlayfs");
+}
+
+#[test]
+fn a_disk_is_followed() {
+    assert_followed("loop", "overlay2 on an ext4 image of ", "overlay2");
 }
 
 #[test]
@@ -314,6 +343,33 @@ fn a_damaged_disk_is_named_and_left_alone() {
     assert_eq!(data.run("cat", &["dind.ext4"]).ok(), "nonsense");
     let other = host().env("DIND_STORAGE", "overlay2").start();
     assert_chose(&other, "fallback", "overlay2", "overlay2");
+}
+
+/// The disk turns read-only, the stop does not call itself clean, and with room again all is there that was synced.
+#[test]
+fn a_full_disk_under_the_disk_costs_no_image() {
+    let script = format!(
+        "{}; if [ -e /room ]; then rm -f /data/filler; else fallocate -l 300M /data/filler; fi",
+        ext4("800M", "-m0")
+    );
+    let host =
+        after(&script).run(DATA_ROOT).env("DIND_STORAGE", "loop").env("DIND_STORAGE_SIZE", "2G").start();
+    build(&host);
+    assert_works(&host);
+    host.stop();
+    host.assert_exited(0);
+    host.start();
+    let fill = "cat /dev/urandom >/v/fill; sync";
+    let _ = host.docker(["run", "-v", "fill:/v", "busybox", "timeout", "20", "sh", "-c", fill]);
+    until_equal("the disk to be read-only", 30, false, || {
+        host.shell("touch /data/disk/x && sync -f /data/disk/x").code == Some(0)
+    });
+    host.stop();
+    host.assert_exited(70);
+    host.put(&[("/room".into(), 0o644, Vec::new())]);
+    host.start();
+    assert_eq!(host.status()["last_stop"], "unclean");
+    assert_works(&host);
 }
 
 /// What a killed host leaves mounted where it was not PID 1 is used again, and never by a second device.

@@ -11,6 +11,8 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 
 /// Options of the union, for a working directory in which [`make`] was; the topmost lower directory comes first.
 pub(super) const OPTIONS: &str = "lowerdir=top:middle:bottom,upperdir=upper,workdir=work";
+/// The same with an upper directory that is used only once.
+const BARE: &str = "lowerdir=top:middle:bottom,upperdir=bare/upper,workdir=bare/work";
 /// Where the union is mounted.
 pub(super) const MERGED: &str = "merged";
 
@@ -19,20 +21,30 @@ pub(super) fn failed<E: std::fmt::Display>(step: &str) -> impl FnOnce(E) -> Stri
     move |e| format!("{step}: {e}")
 }
 
-/// Makes three lower directories in `at`, with a file that is deleted and a folder that is emptied on the way up, as the
-/// engine does when it unpacks an image.
+/// Makes three lower directories in `at`, and what a union of them needs.
 pub(super) fn make(at: &Path) -> Result<(), String> {
-    for folder in ["bottom/opaque", "middle", "top/opaque", "upper", "work", MERGED] {
+    for folder in
+        ["bottom/opaque", "middle", "top/opaque", "upper", "work", "bare/upper", "bare/work", MERGED]
+    {
         fs::create_dir_all(at.join(folder)).map_err(failed("cannot make a folder"))?;
     }
     for file in ["bottom/low", "bottom/opaque/old", "middle/gone", "middle/kept", "top/opaque/new"] {
         fs::write(at.join(file), file).map_err(failed("cannot write a file"))?;
     }
-    // How both know a file that a layer deletes (kernel, overlayfs.rst, "whiteouts and opaque directories").
-    mknod(&at.join("top/gone"), SFlag::S_IFCHR, Mode::empty(), 0)
-        .map_err(failed("a layer cannot delete a file: cannot make a whiteout"))?;
+    Ok(())
+}
+
+/// Deletes a file and empties a folder in one of the directories, as the engine does when it unpacks an image.
+pub(super) fn delete(at: &Path) -> Result<(), String> {
+    make_whiteout(&at.join("top/gone"))?;
     set_opaque(&at.join("top/opaque"))
         .map_err(failed("a layer cannot empty a folder: cannot set trusted.overlay.opaque"))
+}
+
+/// How both know a file that a layer deletes (kernel, overlayfs.rst, "whiteouts and opaque directories").
+fn make_whiteout(file: &Path) -> Result<(), String> {
+    mknod(file, SFlag::S_IFCHR, Mode::empty(), 0)
+        .map_err(failed("a layer cannot delete a file: cannot make a whiteout"))
 }
 
 fn set_opaque(folder: &Path) -> std::io::Result<()> {
@@ -48,18 +60,27 @@ fn set_opaque(folder: &Path) -> std::io::Result<()> {
 pub(super) fn try_overlay(at: &Path) -> Result<(), String> {
     make(at)?;
     check_types(&at.join("top"))?;
-    // Without `volatile` (Linux 5.10) the kernel syncs the whole file system when it is unmounted.
-    let volatile = format!("{OPTIONS},volatile");
-    mount_overlay(&volatile)
-        .or_else(|_| mount_overlay(OPTIONS))
-        .map_err(failed("overlay cannot be mounted"))?;
+    // A file system that refuses overlay is asked for nothing more: a whiteout confuses fuse-overlayfs when it is under us.
+    mount_overlay(BARE)?;
+    unmount_overlay()?;
+    delete(at)?;
+    mount_overlay(OPTIONS)?;
     let result = check(at);
-    umount2(MERGED, MntFlags::MNT_DETACH).map_err(failed("overlay cannot be unmounted"))?;
+    unmount_overlay()?;
     result
 }
 
-fn mount_overlay(options: &str) -> nix::Result<()> {
-    mount(Some("overlay"), MERGED, Some("overlay"), MsFlags::empty(), Some(options))
+fn mount_overlay(options: &str) -> Result<(), String> {
+    let mount =
+        |options: &str| mount(Some("overlay"), MERGED, Some("overlay"), MsFlags::empty(), Some(options));
+    // Without `volatile` (Linux 5.10) the kernel syncs the whole file system when it is unmounted.
+    mount(&format!("{options},volatile"))
+        .or_else(|_| mount(options))
+        .map_err(failed("overlay cannot be mounted"))
+}
+
+fn unmount_overlay() -> Result<(), String> {
+    umount2(MERGED, MntFlags::MNT_DETACH).map_err(failed("overlay cannot be unmounted"))
 }
 
 /// Without the type in each directory entry overlay shows whiteouts as files (xfs with ftype=0), and dockerd refuses it.

@@ -21,10 +21,11 @@ use crate::ground::mounts;
 
 /// How the folders of probes begin; the rest is a number.
 const FOLDER: &str = "dind-probe.";
+/// fuse-overlayfs in the mount table. Where it is under us it takes a whiteout that is made for one of its own, so the file is
+/// there and is not, and its folder cannot even be removed: that is known, and not tried again.
+const FUSE_KIND: &str = "fuse.fuse-overlayfs";
 /// How long a program may take that needs a few milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often to try to remove a folder.
-const REMOVALS: u32 = 20;
 /// Size of the file system that is made to try a loop device.
 const SMALL: u64 = 16 << 20;
 
@@ -104,7 +105,10 @@ fn look(data_root: &Path, wanted: &str) -> Probe {
     let fuse = Way::Fuse.word();
     let has_fuse = probe.images.iter().any(|(driver, _)| driver == fuse);
     if fails || has_fuse || wanted == fuse {
-        probe.fuse = below("fuse", try_fuse);
+        probe.fuse = match probe.kind == FUSE_KIND {
+            true => Tried::Fails(format!("{FUSE_KIND} cannot hold the whiteouts of another")),
+            false => below("fuse", try_fuse),
+        };
     }
     let _ = enter(Path::new("/"));
     probe
@@ -173,7 +177,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        remove(&self.path);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -190,18 +194,8 @@ fn remove_leftovers(place: &Path) {
         let is_ours = number.is_some_and(|number| number.parse::<u32>().is_ok())
             && entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_ours && let Some(_lock) = lock(&entry.path()) {
-            remove(&entry.path());
+            let _ = fs::remove_dir_all(entry.path());
         }
-    }
-}
-
-/// Removes a folder. fuse-overlayfs, when it is under us, does not say at the first look what is beside a whiteout.
-fn remove(folder: &Path) {
-    for attempt in 0..REMOVALS {
-        if fs::remove_dir_all(folder).is_ok() || folder.symlink_metadata().is_err() {
-            return;
-        }
-        loop_device::pause(attempt);
     }
 }
 
@@ -224,6 +218,7 @@ fn try_fuse(at: &Path) -> Result<(), String> {
     loop_device::open(Path::new("/dev/fuse"), SFlag::S_IFCHR, 10, 229, true)
         .map_err(failed("FUSE cannot be used"))?;
     layers::make(at)?;
+    layers::delete(at)?;
     let merged = at.join(layers::MERGED);
     let before = fs::metadata(&merged).map_err(failed("cannot look at a folder"))?.dev();
     let mut program = Program::start("fuse-overlayfs", &["-f", "-o", layers::OPTIONS, layers::MERGED])?;
