@@ -143,6 +143,13 @@ pub(crate) fn orphans(socket: &str) -> Vec<i32> {
     orphans
 }
 
+/// Whether our parent runs this very program.
+pub(crate) fn is_child_of_ourselves() -> bool {
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let ours = program("self");
+    ours.is_some() && program(&nix::unistd::getppid().to_string()) == ours
+}
+
 fn ourselves() -> i32 {
     i32::try_from(std::process::id()).unwrap_or_default()
 }

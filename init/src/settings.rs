@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) log: Format,
     /// What happens when a service dies.
     pub(crate) on_failure: OnFailure,
+    /// Whether the data root is synced after each acknowledgement.
+    pub(crate) sync: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// The environment that services get.
@@ -151,6 +153,7 @@ impl Settings {
                 variables::DIND_ON_FAILURE,
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
+            sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
             daemon,
             environment: services,
             warnings,
