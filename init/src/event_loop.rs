@@ -287,6 +287,10 @@ impl Host<'_> {
         match action {
             Action::Spawn { service } => return Some(self.spawn(service)),
             Action::Signal { service, signal } => {
+                if signal == Signal::Terminate {
+                    // dockerd ends only when nobody is connected any more, or after five seconds.
+                    self.watch = None;
+                }
                 if let Some(pid) = self.running.get(service).and_then(|running| running.pid) {
                     process::send(pid, unix(signal));
                     if signal == Signal::Terminate {
