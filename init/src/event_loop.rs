@@ -293,8 +293,10 @@ impl Host<'_> {
                 }
                 if let Some(pid) = self.running.get(service).and_then(|running| running.pid) {
                     process::send(pid, unix(signal));
-                    if signal == Signal::Terminate {
-                        // One that was stopped (SIGSTOP) hears nothing until it goes on.
+                }
+                if signal == Signal::Terminate {
+                    // One that was stopped (SIGSTOP) hears nothing until it goes on, and neither does whoever waits for it.
+                    for pid in self.running.iter().filter_map(|running| running.pid) {
                         process::send(pid, Unix::SIGCONT);
                     }
                 }
