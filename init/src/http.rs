@@ -104,7 +104,12 @@ impl Watch {
     pub(crate) fn engine(path: &Path) -> io::Result<Self> {
         let mut stream = connect(path)?;
         stream.write_all(format!("GET {EVENTS} HTTP/1.1\r\nHost: docker\r\n\r\n").as_bytes())?;
-        Ok(Self { stream, head: Some(Vec::new()) })
+        Ok(Self::on(stream))
+    }
+
+    /// Hears what comes on a stream, which must not block.
+    pub(crate) fn on(stream: UnixStream) -> Self {
+        Self { stream, head: Some(Vec::new()) }
     }
 
     /// What to poll for `POLLIN`.
@@ -162,7 +167,7 @@ pub(crate) fn connect(path: &Path) -> nix::Result<UnixStream> {
 }
 
 /// Whether these bytes are a good answer; `None` while that cannot be told. `all`: there will be no more.
-fn is_good(question: Question, answer: &[u8], all: bool) -> Option<bool> {
+pub(crate) fn is_good(question: Question, answer: &[u8], all: bool) -> Option<bool> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(answer) {
@@ -214,7 +219,7 @@ mod tests {
     fn every_byte_after_the_head_is_an_event() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut watch = Watch { stream: ours, head: Some(Vec::new()) };
+        let mut watch = Watch::on(ours);
         for (said, heard) in [
             ("HTTP/1.1 200 OK\r\nTransfer-Enc", Heard::Nothing),
             ("oding: chunked\r\n\r\n", Heard::Nothing),
@@ -233,7 +238,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
-        assert_eq!(Watch { stream: ours, head: Some(Vec::new()) }.advance(), Heard::End);
+        assert_eq!(Watch::on(ours).advance(), Heard::End);
     }
 
     #[test]

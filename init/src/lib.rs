@@ -16,6 +16,8 @@ mod ask;
 mod doctor;
 mod event_loop;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ground;
 mod helper;
 mod http;

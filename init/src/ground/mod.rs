@@ -30,6 +30,8 @@ use crate::sync::Synced;
 pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use decision::Decision;
 pub(crate) use mounts::detach_below;
+#[cfg(fuzzing)]
+pub(crate) use mounts::parse as parse_mounts;
 pub(crate) use probe::Probed;
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.

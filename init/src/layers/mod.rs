@@ -3,6 +3,9 @@
 
 mod tar_split;
 
+#[cfg(fuzzing)]
+pub(crate) use tar_split::read as read_list;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -20,11 +20,11 @@ const LONGEST: u64 = 256 * 1024 * 1024;
 
 /// What a file must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// In bytes; there are no entries for empty files.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// CRC-64 (ISO), where the engine wrote one down.
-    pub(super) checksum: Option<u64>,
+    pub(crate) checksum: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ struct Entry {
 ///
 /// # Errors
 /// The list is not complete, or no such list.
-pub(super) fn read(list: impl Read) -> io::Result<BTreeMap<PathBuf, Expected>> {
+pub(crate) fn read(list: impl Read) -> io::Result<BTreeMap<PathBuf, Expected>> {
     let mut files = BTreeMap::new();
     let mut lines = BufReader::new(GzDecoder::new(list));
     let mut line = Vec::new();

@@ -63,21 +63,26 @@ pub(crate) fn all(engine_root: &Path) -> Vec<Container> {
         .filter(|id| layers::is_name(id))
         .map(|id| {
             let text = fs::read(folder.join(&id).join("config.v2.json")).unwrap_or_default();
-            let config: Option<Config> = serde_json::from_slice(&text).ok();
-            let state = match &config {
-                None => State::Half,
-                Some(config) if config.state.dead || config.state.removal_in_progress => State::Dead,
-                Some(_) => State::Usable,
-            };
+            let (name, state) = parse(&text);
             let stands_on = drivers.iter().find_map(|driver| {
                 let parent = fs::read_to_string(engine_root.join(mount(driver, &id)).join("parent")).ok()?;
                 Some((driver.clone(), layers::digest(&parent)?))
             });
-            let name =
-                config.map(|config| config.name.trim_start_matches('/').to_owned()).unwrap_or_default();
             Container { id, name, state, stands_on }
         })
         .collect()
+}
+
+/// A container's name and how it was left, from its configuration.
+pub(crate) fn parse(config: &[u8]) -> (String, State) {
+    match serde_json::from_slice::<Config>(config) {
+        Err(_) => (String::new(), State::Half),
+        Ok(config) => {
+            let gone = config.state.dead || config.state.removal_in_progress;
+            let name = config.name.trim_start_matches('/').to_owned();
+            (name, if gone { State::Dead } else { State::Usable })
+        }
+    }
 }
 
 /// Where the engine keeps what it knows of a container's own layer.

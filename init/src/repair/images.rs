@@ -13,7 +13,7 @@ use crate::layers;
 use crate::sync::write_durably;
 
 /// Name → reference → image, as the engine writes them.
-type Repositories = BTreeMap<String, BTreeMap<String, String>>;
+pub(crate) type Repositories = BTreeMap<String, BTreeMap<String, String>>;
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,12 @@ fn chains(diff_ids: &[String]) -> Option<Vec<String>> {
     Some(chains)
 }
 
+/// The chain ids of an image's layers, from its configuration.
+pub(crate) fn read_chains(config: &[u8]) -> Option<Vec<String>> {
+    let config: Config = serde_json::from_slice(config).ok()?;
+    chains(&config.rootfs.diff_ids.unwrap_or_default())
+}
+
 fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -99,8 +105,7 @@ pub(crate) fn all(engine_root: &Path) -> Vec<Image> {
         ids.extend(named);
         for id in ids {
             let config = fs::read(folder.join(&id)).ok().filter(|text| sha256(text) == id);
-            let config = config.and_then(|text| serde_json::from_slice::<Config>(&text).ok());
-            let chains = config.and_then(|config| chains(&config.rootfs.diff_ids.unwrap_or_default()));
+            let chains = config.and_then(|text| read_chains(&text));
             images.push(Image { driver: driver.clone(), names: names(&repositories, &id), chains, id });
         }
     }
@@ -120,8 +125,12 @@ fn repositories_file(engine_root: &Path, driver: &str) -> PathBuf {
 }
 
 fn read_repositories(engine_root: &Path, driver: &str) -> Repositories {
-    let text = fs::read(repositories_file(engine_root, driver)).unwrap_or_default();
-    let document: Value = serde_json::from_slice(&text).unwrap_or_default();
+    parse_repositories(&fs::read(repositories_file(engine_root, driver)).unwrap_or_default())
+}
+
+/// The names of images, as the engine keeps them; none, where they cannot be read.
+pub(crate) fn parse_repositories(text: &[u8]) -> Repositories {
+    let document: Value = serde_json::from_slice(text).unwrap_or_default();
     document.get("Repositories").and_then(|it| serde_json::from_value(it.clone()).ok()).unwrap_or_default()
 }
 

@@ -5,8 +5,8 @@
 //! sync, and its records about them with one. After a cut the records are there and the files are empty, and whoever loads or
 //! pulls the image again gets the same empty files, because the layer is known already. So layers are looked at, not images.
 
-mod containers;
-mod images;
+pub(crate) mod containers;
+pub(crate) mod images;
 #[cfg(test)]
 mod tests;
 
