@@ -198,6 +198,10 @@ pub(crate) fn take_data_root(path: &Path, steps: &mut Steps, log: &mut Log) -> R
     steps.take(log, "data root", || {
         let data_root = DataRoot::lock(path)?;
         let said = match data_root.last_stop {
+            // A data root of another engine: what befell it is not known.
+            LastStop::First if path.join("image").is_dir() => {
+                "used by a host for the first time, and what is in it is not checked (dind-init verify does)"
+            }
             LastStop::First => "used for the first time",
             LastStop::Clean => "left by a clean stop",
             LastStop::Unclean => "the last stop was not clean",

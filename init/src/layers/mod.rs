@@ -67,10 +67,12 @@ impl Layer {
     pub(crate) fn check(&self, engine_root: &Path) -> Result<Checked, String> {
         let place = self.files(engine_root).ok_or("its record of where its files are is damaged")?;
         let recorded = |name: &str| fs::read_to_string(self.records.join(name));
-        for name in ["diff", "size"] {
-            if !recorded(name).is_ok_and(|text| !text.trim().is_empty()) {
-                return Err(format!("its record {name} is damaged"));
-            }
+        let diff = recorded("diff").ok().and_then(|text| digest(&text));
+        if diff.map(|diff| chain_id(self.parent.as_deref(), &diff)) != Some(self.chain.clone()) {
+            return Err("its records of what it is and what lies under it are damaged".to_owned());
+        }
+        if !recorded("size").is_ok_and(|text| text.trim().parse::<i64>().is_ok()) {
+            return Err("its record of its size is damaged".to_owned());
         }
         let list = File::open(self.records.join("tar-split.json.gz"))
             .map_err(|e| format!("its list of files cannot be opened: {e}"))?;
@@ -167,6 +169,21 @@ pub(crate) fn entries(folder: &Path) -> Vec<String> {
 pub(crate) fn digest(text: &str) -> Option<String> {
     let digits = text.trim().strip_prefix("sha256:")?;
     (digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| digits.to_owned())
+}
+
+/// The chain id of a layer with this diff id on top of what has the chain id `below`
+/// (OCI image specification, "Layer ChainID").
+pub(crate) fn chain_id(below: Option<&str>, diff: &str) -> String {
+    below.map_or_else(|| diff.to_owned(), |below| sha256(format!("sha256:{below} sha256:{diff}").as_bytes()))
+}
+
+/// As 64 hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA256, bytes)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Whether this can be the name of one thing in a folder: nothing in a data root shall lead out of it.

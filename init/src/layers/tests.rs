@@ -9,13 +9,14 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-/// Writes a layer of these files.
-pub(crate) fn write_layer(root: &Path, chain: &str, parent: Option<&str>, files: &[(&str, &[u8])]) {
-    let records = root.join("image/overlay2/layerdb/sha256").join(chain);
+/// Writes a layer with this diff id and these files; its chain id.
+pub(crate) fn write_layer(root: &Path, diff: &str, parent: Option<&str>, files: &[(&str, &[u8])]) -> String {
+    let chain = chain_id(parent, diff);
+    let records = root.join("image/overlay2/layerdb/sha256").join(&chain);
     fs::create_dir_all(&records).unwrap();
     let cache_id = format!("cache-{}", &chain[..8]);
     fs::write(records.join("cache-id"), &cache_id).unwrap();
-    fs::write(records.join("diff"), format!("sha256:{chain}")).unwrap();
+    fs::write(records.join("diff"), format!("sha256:{diff}")).unwrap();
     fs::write(records.join("size"), "1").unwrap();
     if let Some(parent) = parent {
         fs::write(records.join("parent"), format!("sha256:{parent}")).unwrap();
@@ -42,6 +43,7 @@ pub(crate) fn write_layer(root: &Path, chain: &str, parent: Option<&str>, files:
         fs::write(path, content).unwrap();
     }
     list.finish().unwrap();
+    chain
 }
 
 pub(crate) fn chain(digit: char) -> String {

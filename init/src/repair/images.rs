@@ -5,11 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::layers;
+use crate::layers::{self, sha256};
 use crate::sync::write_durably;
 
 /// Name → reference → image, as the engine writes them.
@@ -64,15 +63,12 @@ pub(crate) fn records(driver: &str, id: &str) -> [PathBuf; 2] {
     [place.join("content/sha256").join(id), place.join("metadata/sha256").join(id)]
 }
 
-/// The chain ids of layers with these diff ids (OCI image specification, "Layer ChainID").
+/// The chain ids of layers with these diff ids.
 fn chains(diff_ids: &[String]) -> Option<Vec<String>> {
     let mut chains: Vec<String> = Vec::new();
     for diff in diff_ids {
         let diff = layers::digest(diff)?;
-        chains.push(match chains.last() {
-            None => diff,
-            Some(below) => sha256(format!("sha256:{below} sha256:{diff}").as_bytes()),
-        });
+        chains.push(layers::chain_id(chains.last().map(String::as_str), &diff));
     }
     Some(chains)
 }
@@ -81,10 +77,6 @@ fn chains(diff_ids: &[String]) -> Option<Vec<String>> {
 pub(crate) fn read_chains(config: &[u8]) -> Option<Vec<String>> {
     let config: Config = serde_json::from_slice(config).ok()?;
     chains(&config.rootfs.diff_ids.unwrap_or_default())
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The drivers that have images here.

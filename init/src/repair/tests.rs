@@ -11,9 +11,8 @@ fn data_root() -> (TempDir, [String; 2], [String; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let diffs = [chain('a'), chain('b')];
-    let top = images::tests::chain_of(&diffs);
     write_layer(root, &diffs[0], None, &[("bin/sh", b"program")]);
-    write_layer(root, &top, Some(&diffs[0]), &[("app", b"app")]);
+    let top = write_layer(root, &diffs[1], Some(&diffs[0]), &[("app", b"app")]);
     let base = write_image(root, "base:1", &diffs[..1]);
     let app = write_image(root, "app:1", &diffs);
     write_container(root, "c1", "one", &diffs[0], "Running");
