@@ -31,11 +31,13 @@ pub const DIND_ON_FAILURE: &str = "DIND_ON_FAILURE";
 pub const DIND_STORAGE: &str = "DIND_STORAGE";
 /// Size of the disk that a host makes for images.
 pub const DIND_STORAGE_SIZE: &str = "DIND_STORAGE_SIZE";
+/// Whether the data root is synced after each acknowledgement.
+pub const DIND_SYNC: &str = "DIND_SYNC";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 11] = [
+pub const ALL: [Variable; 12] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -77,6 +79,11 @@ pub const ALL: [Variable; 11] = [
         name: DIND_STORAGE_SIZE,
         default: "",
         meaning: "size of that ext4 image, such as 20G; three quarters of the free space unless set",
+    },
+    Variable {
+        name: DIND_SYNC,
+        default: "on",
+        meaning: "on: what the API has acknowledged is brought to the disk at once; off: only at the stop",
     },
     Variable {
         name: DOCKER_TLS_CERTDIR,

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) on_failure: OnFailure,
     /// Where images shall live.
     pub(crate) storage: storage::Wish,
+    /// Whether the data root is synced after each acknowledgement.
+    pub(crate) sync: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// The environment that services get.
@@ -155,6 +157,7 @@ impl Settings {
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
             storage: storage::wish(get, &daemon)?,
+            sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
             daemon,
             environment: services,
             warnings,

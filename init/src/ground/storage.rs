@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::decision::Decision;
 use crate::settings::Settings;
 
-pub(crate) use disk::{Answer, PATIENCE, prepare, release};
+pub(crate) use disk::{Answer, PATIENCE, mounted, prepare, release};
 pub(crate) use probe::{Probe, run};
 pub(crate) use wish::{Wish, wish};
 

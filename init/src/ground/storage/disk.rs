@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -237,18 +237,18 @@ fn is_read_only(place: &Path) -> bool {
         .is_ok_and(|it| it.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
 }
 
-/// Brings the data root's disk, if it has one that is mounted, to the disk under it, and takes it down. A host that is being
-/// stopped calls this before it syncs the data root itself.
-///
-/// # Errors
-/// What the engine wrote may not have reached the disk.
-pub(crate) fn release(root: &Path) -> io::Result<()> {
-    let Some(mounted) = root.canonicalize().ok().and_then(|root| find(&root)) else { return Ok(()) };
-    mounts::detach_below(&mounted.place);
-    nix::unistd::syncfs(File::open(&mounted.place)?)?;
-    // A shell of `docker exec` may be in it: then it stays, whole, and the next host finds it mounted.
-    let _ = umount2(&mounted.place, MntFlags::empty());
-    Ok(())
+/// Takes down the data root's disk, if it has one that is mounted. What is on it has been synced.
+pub(crate) fn release(root: &Path) {
+    if let Some(place) = mounted(root) {
+        mounts::detach_below(&place);
+        // A shell of `docker exec` may be in it: then it stays, whole, and the next host finds it mounted.
+        let _ = umount2(&place, MntFlags::empty());
+    }
+}
+
+/// Where the disk of the data root `root` is mounted, if it is.
+pub(crate) fn mounted(root: &Path) -> Option<PathBuf> {
+    root.canonicalize().ok().and_then(|root| find(&root)).map(|disk| disk.place)
 }
 
 #[cfg(test)]
