@@ -359,8 +359,8 @@ fn a_full_disk_under_the_disk_costs_no_image() {
     host.stop();
     host.assert_exited(0);
     host.start();
-    let fill = "cat /dev/urandom >/v/fill; sync";
-    let _ = host.docker(["run", "-v", "fill:/v", "busybox", "timeout", "20", "sh", "-c", fill]);
+    let fill = "/bin/busybox dd if=/dev/urandom of=/v/fill bs=1M count=700; /bin/busybox sync";
+    let _ = host.docker(["run", "-v", "fill:/v", "busybox", "sh", "-c", fill]);
     until_equal("the disk to be read-only", 30, false, || {
         host.shell("touch /data/disk/x && sync -f /data/disk/x").code == Some(0)
     });
