@@ -24,6 +24,8 @@ pub(crate) enum Job {
     Doctor { json: bool },
     /// Probe the ground, for the host that asks.
     Probe { data_root: PathBuf },
+    /// Put a container on trial, for the probe that asks.
+    Trial,
     /// Sync the data root and perhaps mark it clean.
     Flush { data_root: PathBuf, clean: bool },
     /// Print help or the version.
@@ -66,6 +68,9 @@ enum Ask {
     /// Probe the ground
     #[command(hide = true)]
     Probe { data_root: PathBuf },
+    /// Put a container on trial
+    #[command(hide = true)]
+    Trial,
     /// Sync the data root
     #[command(hide = true)]
     Flush {
@@ -94,7 +99,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
-        Some("status" | "wait" | "health" | "doctor" | "probe" | "flush") => subcommand(&words),
+        Some("status" | "wait" | "health" | "doctor" | "probe" | "trial" | "flush") => subcommand(&words),
         Some(command) => Err(Failure::usage(
             format!("cannot run {command:?}: this version has no command mode"),
             "start a host without a command and run it there: docker exec HOST COMMAND",
@@ -111,6 +116,7 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Health => Job::Health,
             Ask::Doctor { json } => Job::Doctor { json },
             Ask::Probe { data_root } => Job::Probe { data_root },
+            Ask::Trial => Job::Trial,
             Ask::Flush { data_root, clean } => Job::Flush { data_root, clean },
         }),
         Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),

@@ -14,6 +14,7 @@
 mod arguments;
 mod ask;
 mod doctor;
+mod engine_config;
 mod event_loop;
 mod failure;
 mod ground;
@@ -46,7 +47,7 @@ use time::OffsetDateTime;
 use arguments::Job;
 use event_loop::{Ended, Prepared};
 use failure::Failure;
-use ground::{Ground, Steps};
+use ground::{Authorities, Ground, Steps};
 use helper::NotUp;
 use log::{Log, Output};
 use notify::Notifications;
@@ -74,6 +75,10 @@ pub fn main() -> ExitCode {
         Ok(Job::Doctor { json }) => doctor::doctor(json),
         Ok(Job::Probe { data_root }) => {
             ask::print(&ground::print_probes(&data_root));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::Trial) => {
+            ground::run_trial();
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::Flush { data_root, clean }) => flush(&data_root, clean),
@@ -138,10 +143,19 @@ fn bring_up(
     }
     let mut steps = Steps::default();
     let programs = ground::check(&settings, &mut steps, log)?;
+    let authorities = Authorities::read(&settings)?;
     // Locked before anything is changed, so that a second host in the same place changes nothing.
     let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     let probes = ground::start_probes(&settings)?;
-    let surroundings = ground::prepare(&mut steps, log)?;
+    let surroundings = match ground::prepare(&settings, &mut steps, log) {
+        Ok(surroundings) => surroundings,
+        Err(failure) => {
+            // What the machine refuses to a container, it refuses to the host, too: the probes know what is missing.
+            let probed = ground::finish_probes(probes, &signals, log)?;
+            ground::refuse_missing(&ground::decide(&settings, &probed))?;
+            return Err(failure.into());
+        }
+    };
     let certificates = match &settings.listen {
         Listen::Local | Listen::Plain => None,
         Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
@@ -158,9 +172,15 @@ fn bring_up(
     let probed = ground::finish_probes(probes, &signals, log)?;
     let mut ground = Ground::new(settings.daemon.data_root.clone());
     ground.decisions = ground::decide(&settings, &probed);
-    ground.decisions.push(surroundings.cgroups);
+    ground.decisions.extend(surroundings.decisions);
+    if let Some(authorities) = authorities {
+        authorities.install()?;
+        ground.decisions.push(authorities.decide());
+    }
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
+    ground::refuse_missing(&ground.decisions)?;
+    ground::apply_limits(&settings);
     let services = services::all(&settings, &ground).into_iter().zip(programs).collect();
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
@@ -74,14 +74,16 @@ pub(crate) struct DaemonOptions {
     pub(crate) data_root: PathBuf,
     /// dockerd's pid file.
     pub(crate) pidfile: PathBuf,
-    /// Which of the two dockerd reads from its configuration file, and must not be told again.
-    pub(crate) in_config: Vec<&'static str>,
     /// Where dockerd's configuration file is, or would be.
     pub(crate) config_file: PathBuf,
     /// What `--tls` or `--tlsverify` asked for.
     pub(crate) tls: Option<bool>,
     /// Whether somebody has thought of the networks' MTU.
     pub(crate) mtu_is_set: bool,
+    /// Long name and value of each option in `passed`.
+    pub(crate) named: Vec<(String, String)>,
+    /// What the configuration file said.
+    pub(crate) config: Map<String, Value>,
 }
 
 /// One option as it was written: its long name, its value, and its words.
@@ -102,10 +104,11 @@ impl DaemonOptions {
             hosts: Vec::new(),
             data_root: PathBuf::from(paths::DATA_ROOT),
             pidfile: PathBuf::from(paths::PIDFILE),
-            in_config: Vec::new(),
             config_file: PathBuf::from(paths::DAEMON_JSON),
             tls: None,
             mtu_is_set: false,
+            named: Vec::new(),
+            config: Map::new(),
         };
         let mut rest = words;
         while let Some((word, after)) = next_word(rest, source)? {
@@ -141,10 +144,7 @@ impl DaemonOptions {
             "host" => self.hosts.push(listener(&value, source)?),
             "data-root" => self.data_root = absolute(&value, "--data-root", source)?,
             "pidfile" => self.pidfile = absolute(&value, "--pidfile", source)?,
-            "config-file" => {
-                self.config_file = absolute(&value, "--config-file", source)?;
-                self.passed.extend_from_slice(word.written);
-            }
+            "config-file" => self.config_file = absolute(&value, "--config-file", source)?,
             "tls" => self.tls = Some(switch(word, source)?),
             "tlsverify" if switch(word, source)? => self.tls = Some(true),
             "tlsverify" => {
@@ -156,9 +156,15 @@ impl DaemonOptions {
             _ => {
                 self.mtu_is_set |= MTU.contains(&name);
                 self.passed.extend_from_slice(word.written);
+                self.named.push((name.to_owned(), value));
             }
         }
         Ok(())
+    }
+
+    /// The values that this option was given.
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.named.iter().filter(move |(named, _)| named == name).map(|(_, value)| value.as_str())
     }
 
     /// Takes note of what the configuration file (`text`) decides.
@@ -167,26 +173,7 @@ impl DaemonOptions {
     /// Text that is not a JSON object, and each key that a host decides itself.
     pub(crate) fn read_config(&mut self, text: &str) -> Result<(), Failure> {
         let file = self.config_file.display().to_string();
-        // dockerd takes these for an empty object, too.
-        let text = text.trim_start_matches('\u{feff}').trim();
-        let config: Value = serde_json::from_str(if text.is_empty() { "{}" } else { text })
-            .map_err(|e| Failure::usage(format!("{file} is not JSON: {e}"), "correct it, or leave it out"))?;
-        let Value::Object(config) = config else {
-            return Err(Failure::usage(
-                format!("{file} is not a JSON object"),
-                "correct it, or leave it out",
-            ));
-        };
-        for (key, instead) in REFUSED.into_iter().chain([
-            ("hosts", "name listeners with -H in DOCKER_OPTS, or set LOCAL=true to have none"),
-            ("tls", "set DIND_TLS to on or off"),
-            ("tlsverify", "set DIND_TLS to on or off"),
-        ]) {
-            // `"live-restore": false` is what a host does anyway.
-            if config.get(key).is_some_and(|value| key != "live-restore" || *value != Value::Bool(false)) {
-                return Err(Failure::usage(format!("{file}: \"{key}\" is decided by the host"), instead));
-            }
-        }
+        let config = check_config(text, &file)?;
         self.mtu_is_set |= MTU.iter().any(|key| config.contains_key(*key));
         for (key, default, place) in [
             ("data-root", paths::DATA_ROOT, &mut self.data_root),
@@ -201,8 +188,8 @@ impl DaemonOptions {
             }
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             *place = absolute(&text, &format!("\"{key}\""), &file)?;
-            self.in_config.push(key);
         }
+        self.config = config;
         Ok(())
     }
 
@@ -228,6 +215,31 @@ impl DaemonOptions {
         }
         all
     }
+}
+
+/// The object in a configuration file, whose name is `file`.
+///
+/// # Errors
+/// Text that is not a JSON object, and each key that a host decides itself.
+pub(crate) fn check_config(text: &str, file: &str) -> Result<Map<String, Value>, Failure> {
+    // dockerd takes these for an empty object, too.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let config: Value = serde_json::from_str(if text.is_empty() { "{}" } else { text })
+        .map_err(|e| Failure::usage(format!("{file} is not JSON: {e}"), "correct it, or leave it out"))?;
+    let Value::Object(config) = config else {
+        return Err(Failure::usage(format!("{file} is not a JSON object"), "correct it, or leave it out"));
+    };
+    for (key, instead) in REFUSED.into_iter().chain([
+        ("hosts", "name listeners with -H in DOCKER_OPTS, or set LOCAL=true to have none"),
+        ("tls", "set DIND_TLS to on or off"),
+        ("tlsverify", "set DIND_TLS to on or off"),
+    ]) {
+        // `"live-restore": false` is what a host does anyway.
+        if config.get(key).is_some_and(|value| key != "live-restore" || *value != Value::Bool(false)) {
+            return Err(Failure::usage(format!("{file}: \"{key}\" is decided by the host"), instead));
+        }
+    }
+    Ok(config)
 }
 
 /// The next option of `rest` and what follows it.
@@ -401,7 +413,6 @@ mod tests {
             .read_config(r#"{"data-root": "/d", "pidfile": "/p", "mtu": 1400, "live-restore": false}"#)
             .unwrap();
         assert_eq!(options.data_root, PathBuf::from("/d"));
-        assert_eq!(options.in_config, ["data-root", "pidfile"]);
         for empty in ["", "\n", "\u{feff}{}"] {
             parse("").unwrap().read_config(empty).unwrap();
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dind_contract::status::Endpoint;
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
 
+use crate::engine_config::EngineConfig;
 use crate::ground::Ground;
 use crate::options::tcp_port;
 use crate::settings::{Listen, Settings};
@@ -35,8 +36,17 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
-    /// A file that it needs, and its text.
-    pub(crate) config: Option<(PathBuf, String)>,
+    /// The file that it is configured by.
+    pub(crate) config: Config,
+}
+
+/// A service's configuration file.
+#[derive(Debug, Clone)]
+pub(crate) enum Config {
+    /// Where it is, and its text.
+    Text(PathBuf, String),
+    /// dockerd's: the user's, and what was decided.
+    Engine(EngineConfig),
 }
 
 /// The programs of the services, in the order of [`all`]; they are found on `PATH`.
@@ -63,7 +73,7 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
         environment: settings.environment.clone(),
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
-        config: Some((config, containerd_config(&ground.engine_root, socket))),
+        config: Config::Text(config, containerd_config(&ground.engine_root, socket)),
     }
 }
 
@@ -90,11 +100,9 @@ fn containerd_config(data_root: &Path, socket: &str) -> String {
 fn dockerd(settings: &Settings, ground: &Ground) -> Service {
     let options = &settings.daemon;
     let mut arguments = vec!["--containerd".to_owned(), CONTAINERD_SOCKET.to_owned()];
+    arguments.extend(["--config-file".to_owned(), paths::ENGINE_CONFIG.to_owned()]);
     for (key, place) in [("data-root", &ground.engine_root), ("pidfile", &options.pidfile)] {
-        // dockerd refuses what is given in both places.
-        if !options.in_config.contains(&key) {
-            arguments.extend([format!("--{key}"), place.display().to_string()]);
-        }
+        arguments.extend([format!("--{key}"), place.display().to_string()]);
     }
     match &settings.listen {
         Listen::Local => {}
@@ -127,7 +135,7 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
         environment: ground.environment(&settings.environment),
         // A pid file is believed by dockerd when any process has that pid.
         leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
-        config: None,
+        config: Config::Engine(EngineConfig::new(&options.config_file, &options.config, ground.config())),
     }
 }
 
@@ -211,7 +219,7 @@ mod tests {
     #[test]
     fn containerd_keeps_its_data_where_dockerd_would_have_it() {
         let services = all_on_plain_ground(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]));
-        let (_, config) = services[0].config.clone().unwrap();
+        let Config::Text(_, config) = &services[0].config else { panic!() };
         assert!(config.contains(r#"root = "/data \"x\"/containerd/daemon""#), "{config}");
         assert!(config.contains(r#"state = "/var/run/docker/containerd/daemon""#), "{config}");
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
+use crate::ground::{self, BuildCache, Nofile, Registries};
 use crate::log::Format;
 use crate::options::{DaemonOptions, tcp_port};
 
@@ -26,6 +27,12 @@ pub(crate) struct Settings {
     pub(crate) log: Format,
     /// What happens when a service dies.
     pub(crate) on_failure: OnFailure,
+    /// Limits of open files, where somebody set them.
+    pub(crate) nofile: Option<Nofile>,
+    /// The most that the build cache may take, where somebody set it.
+    pub(crate) build_cache: Option<BuildCache>,
+    /// Mirrors, insecure registries and authorities.
+    pub(crate) registries: Registries,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// The environment that services get.
@@ -141,7 +148,10 @@ impl Settings {
             None => {}
         }
 
-        Ok(Self {
+        let settings = Self {
+            nofile: get(variables::DIND_NOFILE).map(Nofile::parse).transpose()?,
+            build_cache: get(variables::DIND_BUILD_CACHE).map(BuildCache::parse).transpose()?,
+            registries: Registries::parse(get)?,
             listen: listen(get, &daemon)?,
             names: names(get(variables::DIND_TLS_SAN).unwrap_or_default())?,
             stop_timeout: stop_timeout(get(variables::DIND_STOP_TIMEOUT))?,
@@ -154,7 +164,9 @@ impl Settings {
             daemon,
             environment: services,
             warnings,
-        })
+        };
+        ground::check_settings(&settings)?;
+        Ok(settings)
     }
 }
 

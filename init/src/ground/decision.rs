@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use dind_contract::{Finding, Verdict};
+use serde_json::{Map, Value};
 
 use crate::log::Log;
 
@@ -16,6 +17,8 @@ pub(crate) struct Decision {
     pub(crate) arguments: Vec<String>,
     /// More environment for dockerd; it wins over what the user's environment says.
     pub(crate) environment: BTreeMap<String, OsString>,
+    /// More keys for dockerd's configuration file, where an option would clash with what the user's file says.
+    pub(crate) config: Map<String, Value>,
 }
 
 impl Decision {
@@ -32,6 +35,7 @@ impl Decision {
             },
             arguments: Vec::new(),
             environment: BTreeMap::new(),
+            config: Map::new(),
         }
     }
 
@@ -58,6 +62,12 @@ impl Decision {
     /// What dockerd is told.
     pub(crate) fn with_arguments<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// What dockerd's configuration file says as well.
+    pub(crate) fn with_config(mut self, key: &str, value: Value) -> Self {
+        self.config.insert(key.to_owned(), value);
         self
     }
 }

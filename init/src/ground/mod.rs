@@ -1,13 +1,17 @@
 //! What a host needs from the machine under it. Whatever can be refused is looked at before anything is changed.
 
+mod build_cache;
 mod capabilities;
 mod cgroups;
 mod data_root;
 mod decision;
+mod limits;
 mod mounts;
 mod network;
 mod probe;
+mod registries;
 mod runtime;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,9 +19,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dind_contract::Finding;
 use dind_contract::status::{LastStop, Step};
+use dind_contract::{Finding, Verdict};
 use nix::sys::signalfd::SignalFd;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::helper::{Helper, NotUp};
@@ -25,10 +30,14 @@ use crate::log::Log;
 use crate::services;
 use crate::settings::Settings;
 
+pub(crate) use build_cache::BuildCache;
 pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use decision::Decision;
+pub(crate) use limits::{Nofile, apply as apply_limits};
 pub(crate) use mounts::detach_below;
 pub(crate) use probe::Probed;
+pub(crate) use registries::{Authorities, Registries};
+pub(crate) use trial::run as run_trial;
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
 const PROBES: Duration = Duration::from_secs(30);
@@ -41,8 +50,8 @@ pub(crate) struct Surroundings {
     pub(crate) outside: IpAddr,
     /// Its name.
     pub(crate) hostname: String,
-    /// What was done about control groups.
-    pub(crate) cgroups: Decision,
+    /// What was decided while it was done: about control groups, and proxies.
+    pub(crate) decisions: Vec<Decision>,
 }
 
 /// What the services stand on.
@@ -64,6 +73,11 @@ impl Ground {
         self.decisions.iter().flat_map(|decision| decision.arguments.iter().map(String::as_str))
     }
 
+    /// What dockerd's configuration file says beside what its user wrote there.
+    pub(crate) fn config(&self) -> Map<String, Value> {
+        self.decisions.iter().flat_map(|decision| decision.config.clone()).collect()
+    }
+
     /// dockerd's environment: what the user's gives to services, and what was decided.
     pub(crate) fn environment(&self, given: &BTreeMap<String, OsString>) -> BTreeMap<String, OsString> {
         let decided = self.decisions.iter().flat_map(|decision| decision.environment.clone());
@@ -72,18 +86,55 @@ impl Ground {
 }
 
 /// Decides about every part of the ground but for control groups, which are decided on while they are changed.
-pub(crate) fn decide(settings: &Settings, _probed: &Probed) -> Vec<Decision> {
-    vec![network::decide_mtu(settings, network::mtu())]
+pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
+    let mut all = trial::decide(&probed.trial);
+    all.extend(limits::decide(settings, &probed.limits));
+    all.push(build_cache::decide(settings, &probed.disk));
+    all.extend(registries::decide(settings));
+    all.push(network::decide_mtu(settings, network::mtu()));
+    all
+}
+
+/// Refuses settings that say twice what can be said once.
+///
+/// # Errors
+/// The first of them.
+pub(crate) fn check_settings(settings: &Settings) -> Result<(), Failure> {
+    limits::check(settings)?;
+    build_cache::check(settings)
+}
+
+/// The first finding without which no host can run, as what ends it.
+///
+/// # Errors
+/// There is one.
+pub(crate) fn refuse_missing(decisions: &[Decision]) -> Result<(), Failure> {
+    let mut findings = decisions.iter().map(|decision| &decision.finding);
+    match findings.find(|finding| finding.verdict == Verdict::Missing) {
+        None => Ok(()),
+        Some(finding) => {
+            let why = if finding.why.is_empty() { String::new() } else { format!("; {}", finding.why) };
+            Err(Failure::unavailable(
+                format!("{}: {}{why}", finding.subject, finding.found),
+                finding.better.clone().unwrap_or_default(),
+            ))
+        }
+    }
 }
 
 /// What a host would find and choose here. Nothing is changed.
-pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
+///
+/// # Errors
+/// A setting that no host would take.
+pub(crate) fn diagnose(settings: &Settings) -> Result<Vec<Finding>, Failure> {
+    let authorities = Authorities::read(settings)?;
     let mut decisions = vec![cgroups::look()];
     decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root)));
+    decisions.extend(authorities.map(|authorities| authorities.decide()));
     let missing = capabilities::check().err().map(|failure| {
         Decision::good("capabilities", failure.cause, "none: no host can run").missing(failure.help)
     });
-    missing.into_iter().chain(decisions).map(|decision| decision.finding).collect()
+    Ok(missing.into_iter().chain(decisions).map(|decision| decision.finding).collect())
 }
 
 /// Starts the process that makes the probes: other work can be done meanwhile.
@@ -162,7 +213,11 @@ pub(crate) fn check(settings: &Settings, steps: &mut Steps, log: &mut Log) -> Re
 ///
 /// # Errors
 /// What cannot be brought there, by name.
-pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, Failure> {
+pub(crate) fn prepare(
+    settings: &Settings,
+    steps: &mut Steps,
+    log: &mut Log,
+) -> Result<Surroundings, Failure> {
     steps.take(log, "orphans", || {
         let ended = runtime::end_orphans();
         Ok((
@@ -171,7 +226,11 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
         ))
     })?;
     steps.take(log, "runtime folders", || Ok((runtime::renew()?, None)))?;
-    steps.take(log, "mounts", || Ok(((), mounts::share_root())))?;
+    steps.take(log, "mounts", || {
+        let said = [mounts::share_root(), mounts::open_proc_sys()?];
+        Ok(((), said.into_iter().flatten().reduce(|all, one| format!("{all}, {one}"))))
+    })?;
+    let proxies = registries::pass_on_proxies(settings);
     let cgroups = steps.take(log, "cgroups", || cgroups::prepare().map(|decision| (decision, None)))?;
     let hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -179,7 +238,8 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
     let outside = network::outside()
         .or_else(|| addresses.iter().find(|address| !address.is_loopback()).copied())
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Ok(Surroundings { addresses, outside, hostname, cgroups })
+    let decisions = std::iter::once(cgroups).chain(proxies).collect();
+    Ok(Surroundings { addresses, outside, hostname, decisions })
 }
 
 /// Takes hold of the data root, for as long as the value lives.
