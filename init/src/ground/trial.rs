@@ -1,7 +1,6 @@
 //! A container on trial: what runc does for every container, done once by direct system calls, in a process that ends with
 //! it. What is refused here makes every nested container impossible; a host that came up all the same would be of no use.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,25 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
 use crate::ask;
-
-/// The capabilities that Docker gives to a container (moby, `oci/caps/defaults.go`), with their bits (capability.h). runc
-/// fails for every container whose capabilities it lacks ("unable to apply caps"), but for `--privileged` ones.
-const DEFAULTS: [(&str, u32); 14] = [
-    ("CHOWN", 0),
-    ("DAC_OVERRIDE", 1),
-    ("FOWNER", 3),
-    ("FSETID", 4),
-    ("KILL", 5),
-    ("SETGID", 6),
-    ("SETUID", 7),
-    ("SETPCAP", 8),
-    ("NET_BIND_SERVICE", 10),
-    ("NET_RAW", 13),
-    ("SYS_CHROOT", 18),
-    ("MKNOD", 27),
-    ("AUDIT_WRITE", 29),
-    ("SETFCAP", 31),
-];
 
 /// Longer than a trial takes on any machine, in seconds.
 const DEADLINE: u32 = 10;
@@ -67,8 +47,6 @@ enum Step {
 pub(crate) struct Trial {
     /// Each step that was refused, and the kernel's words for it.
     refused: Vec<(Step, String)>,
-    /// What is missing of [`DEFAULTS`].
-    lacking: BTreeSet<String>,
     /// Whether a device may be opened that Docker does not give to containers.
     every_device: bool,
     /// Whether it came to its end.
@@ -90,7 +68,7 @@ pub(super) fn probe() -> Trial {
 pub(crate) fn run() {
     let _ = set_pdeathsig(Signal::SIGKILL);
     alarm::set(DEADLINE);
-    let mut trial = Trial { lacking: lacking(in_bounding_set), ..Trial::default() };
+    let mut trial = Trial::default();
     trial.take(Step::Keyring, join_session_keyring());
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -175,16 +153,6 @@ fn join_session_keyring() -> nix::Result<()> {
     }
 }
 
-/// Whether this process may ever have a capability (capabilities(7)).
-fn in_bounding_set(bit: u32) -> bool {
-    // SAFETY: nothing is read or written but the process's own state.
-    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(bit)) == 1 }
-}
-
-fn lacking(has: impl Fn(u32) -> bool) -> BTreeSet<String> {
-    DEFAULTS.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| (*name).to_owned()).collect()
-}
-
 /// Whether containers can run here, and what they cannot do.
 pub(super) fn decide(trial: &Trial) -> Vec<Decision> {
     vec![containers(trial), devices(trial)]
@@ -195,15 +163,6 @@ fn containers(trial: &Trial) -> Decision {
     if !trial.finished {
         return Decision::good(SUBJECT, "a container on trial did not come to its end", "none can run")
             .missing("look at the machine: it may be out of memory or processes");
-    }
-    if !trial.lacking.is_empty() {
-        let names: Vec<&str> = trial.lacking.iter().map(String::as_str).collect();
-        let found =
-            format!("this container lacks {}, which Docker gives to each container", names.join(", "));
-        let options: Vec<String> = names.iter().map(|name| format!("--cap-add {name}")).collect();
-        return Decision::good(SUBJECT, found, "none can run")
-            .because("a container inside gets no capability that its host has not")
-            .missing(format!("start the host with {}, or without --cap-drop", options.join(" ")));
     }
     let Some((step, e)) = trial.refused.first() else {
         return Decision::good(SUBJECT, "a container on trial could be started", "they run");
@@ -245,10 +204,9 @@ mod tests {
 
     use super::*;
 
-    fn trial(refused: &[Step], lacking: &[&str]) -> Trial {
+    fn trial(refused: &[Step]) -> Trial {
         Trial {
             refused: refused.iter().map(|step| (*step, "operation not permitted".to_owned())).collect(),
-            lacking: lacking.iter().map(|name| (*name).to_owned()).collect(),
             every_device: true,
             finished: true,
         }
@@ -257,13 +215,12 @@ mod tests {
     #[test]
     fn what_makes_containers_impossible_is_missing_and_named() {
         let table = [
-            (trial(&[Step::Keyring, Step::Root], &[]), "keyring", "seccomp=unconfined"),
-            (trial(&[Step::Root], &[]), "pivot_root", "seccomp=unconfined"),
-            (trial(&[Step::Mounts], &[]), "may not mount:", "apparmor=unconfined"),
-            (trial(&[Step::Proc], &[]), "its /proc", "systempaths=unconfined"),
-            (trial(&[Step::Namespaces], &[]), "namespaces", "SYS_ADMIN"),
-            (trial(&[Step::Devices], &[]), "/dev/null", "MKNOD"),
-            (trial(&[], &["MKNOD", "CHOWN"]), "lacks CHOWN, MKNOD", "--cap-add CHOWN --cap-add MKNOD"),
+            (trial(&[Step::Keyring, Step::Root]), "keyring", "seccomp=unconfined"),
+            (trial(&[Step::Root]), "pivot_root", "seccomp=unconfined"),
+            (trial(&[Step::Mounts]), "may not mount:", "apparmor=unconfined"),
+            (trial(&[Step::Proc]), "its /proc", "systempaths=unconfined"),
+            (trial(&[Step::Namespaces]), "namespaces", "SYS_ADMIN"),
+            (trial(&[Step::Devices]), "/dev/null", "MKNOD"),
             (Trial::default(), "did not come to its end", "out of memory"),
         ];
         for (trial, found, better) in table {
@@ -272,20 +229,13 @@ mod tests {
             assert!(finding.found.contains(found), "{}", finding.found);
             assert!(finding.better.as_ref().unwrap().contains(better), "{finding:?}");
         }
-        assert_eq!(containers(&trial(&[], &[])).finding.verdict, Verdict::Good);
+        assert_eq!(containers(&trial(&[])).finding.verdict, Verdict::Good);
     }
 
     #[test]
     fn fewer_devices_are_a_fallback() {
-        assert_eq!(devices(&trial(&[], &[])).finding.verdict, Verdict::Good);
-        let some = Trial { every_device: false, ..trial(&[], &[]) };
+        assert_eq!(devices(&trial(&[])).finding.verdict, Verdict::Good);
+        let some = Trial { every_device: false, ..trial(&[]) };
         assert_eq!(devices(&some).finding.verdict, Verdict::Fallback);
-    }
-
-    #[test]
-    fn what_is_lacking_is_named() {
-        assert!(lacking(|_| true).is_empty());
-        let some = lacking(|bit| bit != 27 && bit != 0);
-        assert_eq!(some.into_iter().collect::<Vec<_>>(), ["CHOWN", "MKNOD"]);
     }
 }
