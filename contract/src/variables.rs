@@ -27,6 +27,8 @@ pub const DIND_STOP_TIMEOUT: &str = "DIND_STOP_TIMEOUT";
 pub const DIND_LOG: &str = "DIND_LOG";
 /// What happens when a service dies.
 pub const DIND_ON_FAILURE: &str = "DIND_ON_FAILURE";
+/// Whether the data root is synced after each acknowledgement.
+pub const DIND_SYNC: &str = "DIND_SYNC";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
@@ -42,7 +44,7 @@ pub const DIND_CA_CERTIFICATES: &str = "DIND_CA_CERTIFICATES";
 pub const DIND_BUILD_CACHE: &str = "DIND_BUILD_CACHE";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 14] = [
+pub const ALL: [Variable; 15] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -74,6 +76,11 @@ pub const ALL: [Variable; 14] = [
         name: DIND_ON_FAILURE,
         default: "restart",
         meaning: "restart a service that dies, or exit with its code",
+    },
+    Variable {
+        name: DIND_SYNC,
+        default: "on",
+        meaning: "on: what the API has acknowledged is brought to the disk at once; off: only at the stop",
     },
     Variable {
         name: DOCKER_TLS_CERTDIR,

@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) build_cache: Option<BuildCache>,
     /// Mirrors, insecure registries and authorities.
     pub(crate) registries: Registries,
+    /// Whether the data root is synced after each acknowledgement.
+    pub(crate) sync: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// The environment that services get.
@@ -161,6 +163,7 @@ impl Settings {
                 variables::DIND_ON_FAILURE,
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
+            sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
             daemon,
             environment: services,
             warnings,
