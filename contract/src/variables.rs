@@ -30,8 +30,17 @@ pub const DIND_ON_FAILURE: &str = "DIND_ON_FAILURE";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
+/// Which kind of iptables dockerd uses.
+pub const DIND_FIREWALL: &str = "DIND_FIREWALL";
+/// MTU of networks inside.
+pub const DIND_MTU: &str = "DIND_MTU";
+/// Name servers of nested containers.
+pub const DIND_DNS: &str = "DIND_DNS";
+/// Where networks inside take their addresses from.
+pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
+
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 9] = [
+pub const ALL: [Variable; 13] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -68,6 +77,26 @@ pub const ALL: [Variable; 9] = [
         name: DOCKER_TLS_CERTDIR,
         default: "/certs",
         meaning: "folder of the certificates; set but empty means DIND_TLS=off",
+    },
+    Variable {
+        name: DIND_FIREWALL,
+        default: "auto",
+        meaning: "nft or legacy: the kind of iptables that dockerd uses; off: none; auto: what works here",
+    },
+    Variable {
+        name: DIND_MTU,
+        default: "",
+        meaning: "MTU of networks inside; without it, that of the way out where it is below 1500",
+    },
+    Variable {
+        name: DIND_DNS,
+        default: "",
+        meaning: "addresses of name servers for nested containers, comma-separated",
+    },
+    Variable {
+        name: DIND_ADDRESS_POOLS,
+        default: "",
+        meaning: "where networks inside take their addresses from, as base=10.200.0.0/16,size=24, with spaces between pools",
     },
 ];
 

@@ -1,6 +1,7 @@
 //! What `dind-init` was called for.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dind_contract::variables;
 
 use crate::failure::Failure;
+use crate::ground::Wanted;
 
 /// The job of one call.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +25,9 @@ pub(crate) enum Job {
     /// Say what is under it, what was chosen, and why.
     Doctor { json: bool },
     /// Probe the ground, for the host that asks.
-    Probe { data_root: PathBuf },
+    Probe { data_root: PathBuf, wanted: Wanted },
+    /// Relay name queries to these servers.
+    Resolver { servers: Vec<IpAddr> },
     /// Sync the data root and perhaps mark it clean.
     Flush { data_root: PathBuf, clean: bool },
     /// Print help or the version.
@@ -65,7 +69,17 @@ enum Ask {
     },
     /// Probe the ground
     #[command(hide = true)]
-    Probe { data_root: PathBuf },
+    Probe {
+        data_root: PathBuf,
+        #[command(flatten)]
+        wanted: Wanted,
+    },
+    /// Relay name queries of nested containers
+    #[command(hide = true)]
+    Resolver {
+        #[arg(required = true)]
+        servers: Vec<IpAddr>,
+    },
     /// Sync the data root
     #[command(hide = true)]
     Flush {
@@ -94,7 +108,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
-        Some("status" | "wait" | "health" | "doctor" | "probe" | "flush") => subcommand(&words),
+        Some("status" | "wait" | "health" | "doctor" | "probe" | "resolver" | "flush") => subcommand(&words),
         Some(command) => Err(Failure::usage(
             format!("cannot run {command:?}: this version has no command mode"),
             "start a host without a command and run it there: docker exec HOST COMMAND",
@@ -110,7 +124,8 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Wait { timeout } => Job::Wait { timeout },
             Ask::Health => Job::Health,
             Ask::Doctor { json } => Job::Doctor { json },
-            Ask::Probe { data_root } => Job::Probe { data_root },
+            Ask::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
+            Ask::Resolver { servers } => Job::Resolver { servers },
             Ask::Flush { data_root, clean } => Job::Flush { data_root, clean },
         }),
         Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),

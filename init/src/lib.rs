@@ -25,6 +25,7 @@ mod notify;
 mod options;
 mod process;
 mod reaper;
+mod resolver;
 mod services;
 mod settings;
 mod shutdown;
@@ -72,8 +73,9 @@ pub fn main() -> ExitCode {
         Ok(Job::Wait { timeout }) => ask::wait(timeout),
         Ok(Job::Health) => ask::health(),
         Ok(Job::Doctor { json }) => doctor::doctor(json),
-        Ok(Job::Probe { data_root }) => {
-            ask::print(&ground::print_probes(&data_root));
+        Ok(Job::Resolver { servers }) => resolver::run(&servers),
+        Ok(Job::Probe { data_root, wanted }) => {
+            ask::print(&ground::print_probes(&data_root, &wanted));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::Flush { data_root, clean }) => flush(&data_root, clean),
@@ -161,7 +163,8 @@ fn bring_up(
     ground.decisions.push(surroundings.cgroups);
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
-    let services = services::all(&settings, &ground).into_iter().zip(programs).collect();
+    ground::apply(&ground.decisions)?;
+    let services = services::all(&settings, &ground, &programs);
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
     };

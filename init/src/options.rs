@@ -3,6 +3,7 @@
 //! Options come as words (from `DOCKER_OPTS` and the arguments) and as keys of `daemon.json`. What
 //! `dind-init` decides is taken out of the words, so that nothing reaches dockerd twice.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
@@ -82,6 +83,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) tls: Option<bool>,
     /// Whether somebody has thought of the networks' MTU.
     pub(crate) mtu_is_set: bool,
+    /// Everything that was passed on or is in the configuration file: names of options and keys, each with its values.
+    said: BTreeMap<String, Vec<Value>>,
 }
 
 /// One option as it was written: its long name, its value, and its words.
@@ -106,6 +109,7 @@ impl DaemonOptions {
             config_file: PathBuf::from(paths::DAEMON_JSON),
             tls: None,
             mtu_is_set: false,
+            said: BTreeMap::new(),
         };
         let mut rest = words;
         while let Some((word, after)) = next_word(rest, source)? {
@@ -155,6 +159,7 @@ impl DaemonOptions {
             }
             _ => {
                 self.mtu_is_set |= MTU.contains(&name);
+                self.said.entry(word.name.clone()).or_default().push(word.value.clone().into());
                 self.passed.extend_from_slice(word.written);
             }
         }
@@ -188,6 +193,13 @@ impl DaemonOptions {
             }
         }
         self.mtu_is_set |= MTU.iter().any(|key| config.contains_key(*key));
+        for (key, value) in &config {
+            let values = match value {
+                Value::Array(values) => values.clone(),
+                value => vec![value.clone()],
+            };
+            self.said.entry(key.clone()).or_default().extend(values);
+        }
         for (key, default, place) in [
             ("data-root", paths::DATA_ROOT, &mut self.data_root),
             ("pidfile", paths::PIDFILE, &mut self.pidfile),
@@ -204,6 +216,30 @@ impl DaemonOptions {
             self.in_config.push(key);
         }
         Ok(())
+    }
+
+    /// Whether the user has said one of these: names of options, or keys of the configuration file.
+    pub(crate) fn says(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.said.contains_key(*name))
+    }
+
+    /// The texts that the user gave to these options or keys.
+    pub(crate) fn texts<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        let values = names.iter().filter_map(|name| self.said.get(*name)).flatten();
+        values.flat_map(|value| match value {
+            Value::Object(object) => object.values().filter_map(Value::as_str).collect(),
+            value => Vec::from_iter(value.as_str()),
+        })
+    }
+
+    /// What the user made of a switch of dockerd, if anything.
+    pub(crate) fn switch(&self, name: &str) -> Option<bool> {
+        match self.said.get(name)?.last()? {
+            Value::Bool(value) => Some(*value),
+            // dockerd refuses what is neither.
+            Value::String(text) => Some(!["false", "0", "f", "F", "FALSE", "False"].contains(&text.as_str())),
+            _ => Some(true),
+        }
     }
 
     /// Every address on which dockerd shall listen: the socket, the ports that `tls` stands for (`None`: no TCP), and
@@ -438,6 +474,26 @@ mod tests {
         let mut options = parse("").unwrap();
         options.read_config(r#"{"mtu": 1400}"#).unwrap();
         assert!(options.mtu_is_set);
+    }
+
+    #[test]
+    fn what_was_said_is_known_by_name() {
+        let mut options = parse("--iptables=false --ip6tables --dns 10.0.0.1 --ip-forward=true").unwrap();
+        options.read_config(r#"{"default-address-pools": [], "userland-proxy": false}"#).unwrap();
+        assert!(options.says(&["dns"]) && options.says(&["x", "default-address-pools"]));
+        assert!(!options.says(&["dns-search"]));
+        options.read_config(r#"{"proxies": {"http-proxy": "a"}, "registry-mirrors": ["b", "c"]}"#).unwrap();
+        let texts: Vec<_> = options.texts(&["proxies", "registry-mirrors", "dns", "icc"]).collect();
+        assert_eq!(texts, ["a", "b", "c", "10.0.0.1"]);
+        for (name, value) in [
+            ("iptables", Some(false)),
+            ("ip6tables", Some(true)),
+            ("ip-forward", Some(true)),
+            ("userland-proxy", Some(false)),
+            ("icc", None),
+        ] {
+            assert_eq!(options.switch(name), value, "{name}");
+        }
     }
 
     #[test]

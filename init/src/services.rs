@@ -17,6 +17,7 @@ use crate::supervisor::Rules;
 /// dockerd may have thousands of containers to look after before it answers.
 const DOCKERD_READY: Duration = Duration::from_secs(300);
 const CONTAINERD_READY: Duration = Duration::from_secs(60);
+const RESOLVER_READY: Duration = Duration::from_secs(10);
 
 /// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
@@ -42,9 +43,40 @@ pub(crate) struct Service {
 /// The programs of the services, in the order of [`all`]; they are found on `PATH`.
 pub(crate) const PROGRAMS: [&str; 2] = ["containerd", "dockerd"];
 
-/// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`].
-pub(crate) fn all(settings: &Settings, ground: &Ground) -> Vec<Service> {
-    vec![containerd(settings, ground), dockerd(settings, ground)]
+/// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`];
+/// each with its program; `programs` has those of [`PROGRAMS`].
+pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) -> Vec<(Service, PathBuf)> {
+    let engine = [containerd(settings, ground), dockerd(settings, ground)];
+    let mut all: Vec<_> = engine.into_iter().zip(programs.iter().cloned()).collect();
+    let relayed: Vec<IpAddr> = ground.relayed().collect();
+    if !relayed.is_empty() {
+        // It starts before dockerd and ends after it: containers ask for names as long as they run.
+        all.insert(1, (resolver(&relayed), PathBuf::from("/proc/self/exe")));
+        if let Some((dockerd, _)) = all.last_mut() {
+            dockerd.rules.uses.push(1);
+        }
+    }
+    all
+}
+
+fn resolver(servers: &[IpAddr]) -> Service {
+    Service {
+        rules: Rules {
+            name: "resolver",
+            uses: Vec::new(),
+            ready_within: RESOLVER_READY,
+            answers_ping: false,
+            takes_options: false,
+            holds_containers: false,
+            essential: false,
+        },
+        arguments: std::iter::once("resolver".to_owned())
+            .chain(servers.iter().map(IpAddr::to_string))
+            .collect(),
+        environment: BTreeMap::new(),
+        leftovers: Vec::new(),
+        config: None,
+    }
 }
 
 fn containerd(settings: &Settings, ground: &Ground) -> Service {
@@ -58,6 +90,7 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
             answers_ping: false,
             takes_options: false,
             holds_containers: false,
+            essential: true,
         },
         arguments: vec!["--config".to_owned(), config.display().to_string()],
         environment: settings.environment.clone(),
@@ -122,6 +155,7 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
             answers_ping: true,
             takes_options: true,
             holds_containers: true,
+            essential: true,
         },
         arguments,
         environment: ground.environment(&settings.environment),
@@ -167,7 +201,11 @@ mod tests {
     }
 
     fn all_on_plain_ground(settings: &Settings) -> Vec<Service> {
-        all(settings, &Ground::new(settings.daemon.data_root.clone()))
+        with_ground(settings, &Ground::new(settings.daemon.data_root.clone()))
+    }
+
+    fn with_ground(settings: &Settings, ground: &Ground) -> Vec<Service> {
+        all(settings, ground, &PROGRAMS.map(PathBuf::from)).into_iter().map(|(service, _)| service).collect()
     }
 
     fn dockerd_arguments(environment: &[(&str, &str)]) -> String {
@@ -218,8 +256,21 @@ mod tests {
 
     #[test]
     fn a_service_uses_only_services_that_start_before_it() {
-        for (id, service) in all_on_plain_ground(&settings(&[])).iter().enumerate() {
-            assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
+        let settings = settings(&[]);
+        let mut relayed = Ground::new(settings.daemon.data_root.clone());
+        let mut decision = crate::ground::Decision::good("dns", "", "");
+        decision.relayed = vec!["127.0.0.11".parse().unwrap()];
+        relayed.decisions.push(decision);
+        let table = [
+            (all_on_plain_ground(&settings), vec!["containerd", "dockerd"]),
+            (with_ground(&settings, &relayed), vec!["containerd", "resolver", "dockerd"]),
+        ];
+        for (services, names) in table {
+            assert_eq!(services.iter().map(|service| service.rules.name).collect::<Vec<_>>(), names);
+            for (id, service) in services.iter().enumerate() {
+                assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
+            }
+            assert_eq!(services.last().unwrap().rules.uses.len(), services.len() - 1);
         }
     }
 }

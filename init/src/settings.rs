@@ -10,6 +10,7 @@ use std::time::Duration;
 use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
+use crate::ground::{firewall, network};
 use crate::log::Format;
 use crate::options::{DaemonOptions, tcp_port};
 
@@ -28,6 +29,10 @@ pub(crate) struct Settings {
     pub(crate) on_failure: OnFailure,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
+    /// Which kind of iptables dockerd uses.
+    pub(crate) firewall: firewall::Wish,
+    /// What networks inside are like.
+    pub(crate) network: network::Wishes,
     /// The environment that services get.
     pub(crate) environment: BTreeMap<String, OsString>,
     /// What deserves a word, though it ends nothing.
@@ -151,6 +156,8 @@ impl Settings {
                 variables::DIND_ON_FAILURE,
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
+            firewall: firewall::Wish::parse(get, &daemon)?,
+            network: network::Wishes::parse(get, &daemon)?,
             daemon,
             environment: services,
             warnings,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dind_contract::{Finding, Verdict};
 
@@ -16,6 +18,10 @@ pub(crate) struct Decision {
     pub(crate) arguments: Vec<String>,
     /// More environment for dockerd; it wins over what the user's environment says.
     pub(crate) environment: BTreeMap<String, OsString>,
+    /// Symbolic links to make below `/run/dind` before services start, each with what it leads to.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
+    /// Name servers on loopback, which a relay makes usable inside.
+    pub(crate) relayed: Vec<IpAddr>,
 }
 
 impl Decision {
@@ -32,6 +38,8 @@ impl Decision {
             },
             arguments: Vec::new(),
             environment: BTreeMap::new(),
+            links: Vec::new(),
+            relayed: Vec::new(),
         }
     }
 

@@ -4,10 +4,16 @@ mod capabilities;
 mod cgroups;
 mod data_root;
 mod decision;
+mod dns;
+pub(crate) mod firewall;
+mod forwarding;
 mod mounts;
-mod network;
+pub(crate) mod network;
+mod pools;
 mod probe;
+mod routes;
 mod runtime;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,8 +21,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dind_contract::Finding;
 use dind_contract::status::{LastStop, Step};
+use dind_contract::{Finding, Verdict};
 use nix::sys::signalfd::SignalFd;
 
 use crate::failure::Failure;
@@ -28,7 +34,7 @@ use crate::settings::Settings;
 pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use decision::Decision;
 pub(crate) use mounts::detach_below;
-pub(crate) use probe::Probed;
+pub(crate) use probe::{Probed, Wanted};
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
 const PROBES: Duration = Duration::from_secs(30);
@@ -64,6 +70,11 @@ impl Ground {
         self.decisions.iter().flat_map(|decision| decision.arguments.iter().map(String::as_str))
     }
 
+    /// Name servers for which there must be a relay.
+    pub(crate) fn relayed(&self) -> impl Iterator<Item = IpAddr> {
+        self.decisions.iter().flat_map(|decision| decision.relayed.iter().copied())
+    }
+
     /// dockerd's environment: what the user's gives to services, and what was decided.
     pub(crate) fn environment(&self, given: &BTreeMap<String, OsString>) -> BTreeMap<String, OsString> {
         let decided = self.decisions.iter().flat_map(|decision| decision.environment.clone());
@@ -72,14 +83,44 @@ impl Ground {
 }
 
 /// Decides about every part of the ground but for control groups, which are decided on while they are changed.
-pub(crate) fn decide(settings: &Settings, _probed: &Probed) -> Vec<Decision> {
-    vec![network::decide_mtu(settings, network::mtu())]
+pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
+    let file = std::fs::read_to_string(dns::RESOLV_CONF).unwrap_or_default();
+    let path = settings.environment.get("PATH").cloned().unwrap_or_default();
+    vec![
+        firewall::decide(settings.firewall, &settings.daemon, probed.firewall.as_ref(), &path),
+        network::decide_mtu(settings, network::mtu()),
+        dns::decide(settings, &dns::servers(&file)),
+        pools::decide(settings, &probed.needed, &routes::attached()),
+        forwarding::decide(settings, forwarding::look()),
+    ]
+}
+
+/// Does what the decisions need done before services start.
+///
+/// # Errors
+/// Something without which no host can run is missing, or a link cannot be made.
+pub(crate) fn apply(decisions: &[Decision]) -> Result<(), Failure> {
+    for finding in decisions.iter().map(|decision| &decision.finding) {
+        if finding.verdict == Verdict::Missing {
+            let cause = format!("no host can run here: {}: {}", finding.subject, finding.found);
+            return Err(Failure::unavailable(cause, finding.better.clone().unwrap_or_default()));
+        }
+    }
+    for (link, target) in decisions.iter().flat_map(|decision| &decision.links) {
+        // The folder is on a fresh tmpfs of ours: there is nothing in the way.
+        let made = link.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::os::unix::fs::symlink(target, link)).map_err(|e| {
+            Failure::unavailable(format!("cannot make the link {}: {e}", link.display()), "look at /run/dind")
+        })?;
+    }
+    Ok(())
 }
 
 /// What a host would find and choose here. Nothing is changed.
 pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
     let mut decisions = vec![cgroups::look()];
-    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root)));
+    let wanted = wanted(settings);
+    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root, &wanted)));
     let missing = capabilities::check().err().map(|failure| {
         Decision::good("capabilities", failure.cause, "none: no host can run").missing(failure.help)
     });
@@ -91,7 +132,8 @@ pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
 /// # Errors
 /// No process can be made.
 pub(crate) fn start_probes(settings: &Settings) -> Result<Helper, Failure> {
-    let arguments = ["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    let mut arguments = vec!["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    arguments.extend(wanted(settings).arguments());
     Helper::start("the probes of the ground", &arguments, &settings.environment, PROBES)
 }
 
@@ -108,8 +150,13 @@ pub(crate) fn finish_probes(helper: Helper, signals: &SignalFd, log: &mut Log) -
 }
 
 /// Makes the probes and prints what they found: the work of the process that [`start_probes`] starts.
-pub(crate) fn print_probes(data_root: &Path) -> String {
-    serde_json::to_string(&probe::run(data_root)).unwrap_or_default()
+pub(crate) fn print_probes(data_root: &Path, wanted: &Wanted) -> String {
+    serde_json::to_string(&probe::run(data_root, wanted)).unwrap_or_default()
+}
+
+/// Which probes there is a use for.
+fn wanted(settings: &Settings) -> Wanted {
+    Wanted { no_firewall: !settings.firewall.needs_probe(&settings.daemon), needed: pools::needed(settings) }
 }
 
 /// Puts findings into the log, a line each.

@@ -1,0 +1,140 @@
+//! Both kinds of iptables, tried with the rules that dockerd makes, in network namespaces of their own.
+#![allow(clippy::disallowed_methods, reason = "a child of PID 1: it may have threads")]
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::super::trial;
+use super::{Kind, Probed, Tried, named};
+
+/// The longest that one call may take. (The `-w` of the calls, as dockerd has it, waits for a lock.)
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where programs are looked for, as dockerd will.
+const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+// Rules as dockerd makes them, with everything they need in as few calls as possible.
+const MASQUERADE: &str = "-w -t nat -A POSTROUTING -m addrtype --dst-type LOCAL ! -o dind0 -j MASQUERADE";
+const REDIRECT: &str =
+    "-w -t nat -A PREROUTING -p tcp --dport 80 ! -i dind0 -j DNAT --to-destination 192.0.2.1:80";
+const FILTER: &str = "-w -t filter -A FORWARD -o dind0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
+const RAW: &str = "-w -t raw -A PREROUTING -d 192.0.2.1 ! -i dind0 -j DROP";
+const MANGLE: &str = "-w -t mangle -A OUTPUT -p udp --dport 4789 -j MARK --set-mark 1";
+
+/// Tries what is in the image.
+pub(crate) fn probe() -> Probed {
+    let standard = find("iptables").and_then(|program| kind_of(&program));
+    let kinds: Vec<(Kind, Programs)> = [Kind::Nft, Kind::Legacy]
+        .into_iter()
+        .filter_map(|kind| Some((kind, Programs::find(kind, standard)?)))
+        .collect();
+    // At the same time, so that both are as fast as the machine's other work lets them be.
+    let (tried, errors): (Vec<_>, Vec<_>) = thread::scope(|scope| {
+        let threads: Vec<_> =
+            kinds.iter().map(|(kind, programs)| scope.spawn(move || try_kind(*kind, programs))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).unzip()
+    });
+    Probed {
+        tried,
+        standard,
+        untried: errors.into_iter().flatten().next(),
+        has_ipv6: Path::new("/proc/net/if_inet6").exists(),
+    }
+}
+
+/// What dockerd would call.
+struct Programs {
+    v4: PathBuf,
+    v6: Option<PathBuf>,
+    save: PathBuf,
+}
+
+impl Programs {
+    /// Those of `kind`: of the standard kind under their own names, because those are what dockerd calls then.
+    fn find(kind: Kind, standard: Option<Kind>) -> Option<Self> {
+        let is_standard = standard == Some(kind);
+        let place = |program: &str| match is_standard {
+            true => find(program),
+            false => find(&named(program, kind)),
+        };
+        let v4 = place("iptables")?;
+        let save = place("iptables-save").unwrap_or_else(|| v4.with_file_name("iptables-save"));
+        Some(Self { v6: place("ip6tables"), save, v4 })
+    }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    FOLDERS.iter().map(|folder| Path::new(folder).join(program)).find(|file| file.exists())
+}
+
+/// Which kind a program is: by what it is a link to, else by what it says.
+fn kind_of(program: &Path) -> Option<Kind> {
+    let real = program.canonicalize().ok()?;
+    let same = |kind| {
+        find(&named("iptables", kind)).and_then(|other| other.canonicalize().ok()) == Some(real.clone())
+    };
+    if let Some(kind) = [Kind::Nft, Kind::Legacy].into_iter().find(|kind| same(*kind)) {
+        return Some(kind);
+    }
+    // "iptables v1.8.11 (nf_tables)"; versions before 1.8 name no kind and have only the one.
+    let version = trial::run(program, ["--version"], PATIENCE).ok()?;
+    Some(if version.contains("nf_tables") { Kind::Nft } else { Kind::Legacy })
+}
+
+/// Tries one kind, in this thread, which keeps its namespace to itself. The other value: why it could not be tried.
+fn try_kind(kind: Kind, programs: &Programs) -> (Tried, Option<String>) {
+    let mut tried = Tried {
+        kind,
+        folder: programs.v4.parent().unwrap_or(Path::new("/usr/sbin")).to_owned(),
+        basic: None,
+        ipv6: None,
+        raw: None,
+        mangle: None,
+        us: 0,
+        rules: rules_here(kind, &programs.save),
+    };
+    if let Err(e) = unshare(CloneFlags::CLONE_NEWNET) {
+        return (tried, Some(format!("no network namespace can be made: {e}")));
+    }
+    let call = |program: &Path, rule: &str| trial::run(program, rule.split(' '), PATIENCE).err();
+    let began = Instant::now();
+    tried.basic = [MASQUERADE, REDIRECT, FILTER].into_iter().find_map(|rule| call(&programs.v4, rule));
+    tried.us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    if tried.basic.is_none() {
+        tried.ipv6 = match &programs.v6 {
+            Some(program) => [MASQUERADE, FILTER].into_iter().find_map(|rule| call(program, rule)),
+            None => Some("ip6tables is not in this image".to_owned()),
+        };
+        tried.raw = call(&programs.v4, RAW);
+        tried.mangle = call(&programs.v4, MANGLE);
+    }
+    (tried, None)
+}
+
+/// How many rules of this kind the host's own namespace has.
+fn rules_here(kind: Kind, save: &Path) -> usize {
+    if kind == Kind::Legacy {
+        // To look at a table of this kind is to make it; only tables that are there can have rules.
+        let tables = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        if tables.trim().is_empty() {
+            return 0;
+        }
+    }
+    count(&trial::run(save, [""; 0], PATIENCE).unwrap_or_default())
+}
+
+/// Rules, and policies that let nothing pass, in what iptables-save(8) prints. The rules by which an outer engine brings
+/// its name server to 127.0.0.11 are of the kind that engine uses, and say nothing about this host: they redirect packets
+/// to that one address and drop none, and the kernel lets both kinds redirect (since Linux 4.18), so that they work beside
+/// rules of either. Two of those are in chains of their own, the others lead there.
+pub(super) fn count(saved: &str) -> usize {
+    saved
+        .lines()
+        .filter(|line| match line.strip_prefix("-A ") {
+            Some(rule) => !rule.contains("DOCKER_OUTPUT") && !rule.contains("DOCKER_POSTROUTING"),
+            None => line.starts_with(':') && line.contains(" DROP "),
+        })
+        .count()
+}
