@@ -4,6 +4,10 @@
 //! and in builds they get a public one instead (moby#20037), which does not know the names of the networks around this
 //! host, or is not reachable at all. On networks that users make, dockerd itself asks the loopback server for them. So it
 //! is told of a relay ([`crate::resolver`]) as soon as there is nothing but loopback.
+//!
+//! On networks that users make, dockerd asks nobody outside for a name without a dot as soon as its own `resolv.conf` has
+//! `options ndots`, even `ndots:0` (moby#53104), which is what Docker writes there for a container on a network of its own.
+//! Options that dockerd is told take the place of those in the file, so it is told of the others.
 
 use std::net::IpAddr;
 
@@ -16,6 +20,9 @@ use crate::settings::Settings;
 
 /// Where dockerd looks, too.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// An option that changes nothing: every resolver asks twice (resolv.conf(5)).
+const DEFAULT_OPTION: &str = "attempts:2";
 
 /// Reads `DIND_DNS`.
 pub(super) fn parse(text: &str) -> Result<Vec<IpAddr>, Failure> {
@@ -40,7 +47,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<IpAddr>, Failure> {
 }
 
 /// The name servers in the text of a resolv.conf(5).
-pub(super) fn servers(text: &str) -> Vec<IpAddr> {
+fn servers(text: &str) -> Vec<IpAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
@@ -50,8 +57,30 @@ pub(super) fn servers(text: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-/// Decides on the name servers of nested containers.
-pub(super) fn decide(settings: &Settings, servers: &[IpAddr]) -> Decision {
+/// The options that dockerd must be told because the file has `ndots:0`, which does harm in it.
+fn options(text: &str) -> Vec<&str> {
+    let all: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("options"))
+        .flat_map(str::split_whitespace)
+        .collect();
+    if !all.contains(&"ndots:0") {
+        return Vec::new();
+    }
+    let others: Vec<&str> = all.into_iter().filter(|option| !option.starts_with("ndots")).collect();
+    if others.is_empty() { vec![DEFAULT_OPTION] } else { others }
+}
+
+/// Decides on the name servers of nested containers; `text` is what is in `resolv.conf`.
+pub(super) fn decide(settings: &Settings, text: &str) -> Decision {
+    let decision = decide_servers(settings, &servers(text));
+    if settings.daemon.says(&["dns-opt", "dns-opts"]) {
+        return decision;
+    }
+    decision.with_arguments(options(text).into_iter().map(|option| format!("--dns-opt={option}")))
+}
+
+fn decide_servers(settings: &Settings, servers: &[IpAddr]) -> Decision {
     let list = |servers: &[IpAddr]| servers.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     let found = match servers {
         [] => format!("{RESOLV_CONF} names no server"),
@@ -88,7 +117,7 @@ mod tests {
     }
 
     fn decided(environment: &[(&str, &str)], text: &str) -> (String, usize) {
-        let decision = decide(&settings(environment), &servers(text));
+        let decision = decide(&settings(environment), text);
         (decision.arguments.join(" "), decision.relayed.len())
     }
 
@@ -97,6 +126,22 @@ mod tests {
         let text = "# made by x\nsearch a.example b.example\nnameserver 127.0.0.11\n nameserver ::1 # x\n\
                     nameserver\nnameserver fe80::1%eth0\noptions ndots:0\nnameservers 1.1.1.1\n";
         assert_eq!(servers(text), ["127.0.0.11".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_ndots_of_outer_docker_does_no_harm() {
+        for (text, expected) in [
+            ("nameserver 127.0.0.11\noptions ndots:0\n", &["attempts:2"][..]),
+            ("options edns0 trust-ad ndots:0\noptions timeout:1\n", &["edns0", "trust-ad", "timeout:1"]),
+            ("options ndots:5\n", &[]),
+            ("options edns0\n", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(options(text), expected, "{text}");
+        }
+        let told = [("DOCKER_OPTS", "--dns-opt ndots:2")];
+        assert_eq!(decided(&told, "nameserver 10.0.0.1\noptions ndots:0\n").0, "");
+        assert_eq!(decided(&[], "nameserver 10.0.0.1\noptions ndots:0\n").0, "--dns-opt=attempts:2");
     }
 
     #[test]

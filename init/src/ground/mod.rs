@@ -89,7 +89,7 @@ pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
     vec![
         firewall::decide(settings.firewall, &settings.daemon, probed.firewall.as_ref(), &path),
         network::decide_mtu(settings, network::mtu()),
-        dns::decide(settings, &dns::servers(&file)),
+        dns::decide(settings, &file),
         pools::decide(settings, &probed.needed, &routes::attached()),
         forwarding::decide(settings, forwarding::look()),
     ]

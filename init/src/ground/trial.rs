@@ -2,10 +2,10 @@
 #![allow(clippy::disallowed_methods, reason = "a child of PID 1 looks after its own children")]
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,24 +16,29 @@ const LONGEST: usize = 4 * 1024 * 1024;
 /// Time between two looks at whether a program that writes no more has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Runs `program`; what it wrote.
+/// Runs `program` with this input, which is short; what it wrote.
 ///
 /// # Errors
 /// It cannot be started, fails or takes too long: why, in one line.
 pub(super) fn run<S: AsRef<OsStr>>(
     program: &Path,
     arguments: impl IntoIterator<Item = S>,
+    input: &str,
     patience: Duration,
 ) -> Result<String, String> {
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     let deadline = Instant::now() + patience;
     let pipe = std::io::pipe().and_then(|(reader, writer)| Ok((reader, writer.try_clone()?, writer)));
     let (mut reader, stdout, stderr) = pipe.map_err(|e| format!("no pipe for {name}: {e}"))?;
+    // A pipe takes this much at once, so that nobody need wait for it to be read.
+    let stdin =
+        std::io::pipe().and_then(|(stdin, mut writer)| writer.write_all(input.as_bytes()).map(|()| stdin));
+    let stdin = stdin.map_err(|e| format!("no pipe for {name}: {e}"))?;
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(stdout)
         .stderr(stderr)
         .spawn();
@@ -92,18 +97,20 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn shell(line: &str, patience: Duration) -> Result<String, String> {
-        run(Path::new("/bin/sh"), ["-c", line], patience)
+        run(Path::new("/bin/sh"), ["-c", line], "input", patience)
     }
 
     #[test]
     fn how_a_program_ended_is_said() {
-        assert_eq!(shell("echo done", PATIENCE).unwrap(), "done\n");
+        assert_eq!(shell("cat; echo done", PATIENCE).unwrap(), "inputdone\n");
         assert_eq!(
             shell("echo; echo table is missing >&2; exit 3", PATIENCE).unwrap_err(),
             "sh: table is missing"
         );
         assert_eq!(shell("exit 3", PATIENCE).unwrap_err(), "sh: exit status: 3");
-        assert!(run(Path::new("/nowhere/x"), [""; 0], PATIENCE).unwrap_err().contains("cannot be started"));
+        assert!(
+            run(Path::new("/nowhere/x"), [""; 0], "", PATIENCE).unwrap_err().contains("cannot be started")
+        );
     }
 
     #[test]

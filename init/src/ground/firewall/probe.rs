@@ -15,13 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where programs are looked for, as dockerd will.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-// Rules as dockerd makes them, with everything they need in as few calls as possible.
-const MASQUERADE: &str = "-w -t nat -A POSTROUTING -m addrtype --dst-type LOCAL ! -o dind0 -j MASQUERADE";
-const REDIRECT: &str =
-    "-w -t nat -A PREROUTING -p tcp --dport 80 ! -i dind0 -j DNAT --to-destination 192.0.2.1:80";
-const FILTER: &str = "-w -t filter -A FORWARD -o dind0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
-const RAW: &str = "-w -t raw -A PREROUTING -d 192.0.2.1 ! -i dind0 -j DROP";
-const MANGLE: &str = "-w -t mangle -A OUTPUT -p udp --dport 4789 -j MARK --set-mark 1";
+/// Rules as dockerd makes them, by table, for both versions of IP.
+const BASIC: [(&str, &str); 2] = [
+    ("nat", "-A POSTROUTING -m addrtype --dst-type LOCAL ! -o dind0 -j MASQUERADE"),
+    ("filter", "-A FORWARD -o dind0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+];
+/// More, for version 4.
+const REDIRECT: (&str, &str) =
+    ("nat", "-A PREROUTING -p tcp --dport 80 ! -i dind0 -j DNAT --to-destination 192.0.2.1:80");
+const RAW: (&str, &str) = ("raw", "-A PREROUTING -d 192.0.2.1 ! -i dind0 -j DROP");
+const MANGLE: (&str, &str) = ("mangle", "-A OUTPUT -p udp --dport 4789 -j MARK --set-mark 1");
 
 /// Tries what is in the image.
 pub(crate) fn probe() -> Probed {
@@ -79,7 +82,7 @@ fn kind_of(program: &Path) -> Option<Kind> {
         return Some(kind);
     }
     // "iptables v1.8.11 (nf_tables)"; versions before 1.8 name no kind and have only the one.
-    let version = trial::run(program, ["--version"], PATIENCE).ok()?;
+    let version = trial::run(program, ["--version"], "", PATIENCE).ok()?;
     Some(if version.contains("nf_tables") { Kind::Nft } else { Kind::Legacy })
 }
 
@@ -98,19 +101,39 @@ fn try_kind(kind: Kind, programs: &Programs) -> (Tried, Option<String>) {
     if let Err(e) = unshare(CloneFlags::CLONE_NEWNET) {
         return (tried, Some(format!("no network namespace can be made: {e}")));
     }
-    let call = |program: &Path, rule: &str| trial::run(program, rule.split(' '), PATIENCE).err();
+    let [first, second] = BASIC;
+    // All in one call: it is the same program by another name, and each call costs a few milliseconds at every start.
     let began = Instant::now();
-    tried.basic = [MASQUERADE, REDIRECT, FILTER].into_iter().find_map(|rule| call(&programs.v4, rule));
+    let all = restore(&programs.v4, &[first, second, REDIRECT, RAW, MANGLE]);
     tried.us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    if all.is_err() {
+        // Now by the very calls that dockerd makes, to know what it is.
+        let call = |rule: (&str, &str)| add(&programs.v4, rule).err();
+        tried.basic = [first, second, REDIRECT].into_iter().find_map(call);
+        tried.raw = call(RAW);
+        tried.mangle = call(MANGLE);
+    }
     if tried.basic.is_none() {
         tried.ipv6 = match &programs.v6 {
-            Some(program) => [MASQUERADE, FILTER].into_iter().find_map(|rule| call(program, rule)),
+            Some(program) => restore(program, &BASIC)
+                .err()
+                .and_then(|_| BASIC.into_iter().find_map(|rule| add(program, rule).err())),
             None => Some("ip6tables is not in this image".to_owned()),
         };
-        tried.raw = call(&programs.v4, RAW);
-        tried.mangle = call(&programs.v4, MANGLE);
     }
     (tried, None)
+}
+
+/// Adds one rule, with the call that dockerd makes.
+fn add(program: &Path, (table, rule): (&str, &str)) -> Result<String, String> {
+    trial::run(program, ["-w", "-t", table].into_iter().chain(rule.split(' ')), "", PATIENCE)
+}
+
+/// Adds rules with one call of the program's `-restore`.
+fn restore(program: &Path, rules: &[(&str, &str)]) -> Result<String, String> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let text: String = rules.iter().map(|(table, rule)| format!("*{table}\n{rule}\nCOMMIT\n")).collect();
+    trial::run(&program.with_file_name(format!("{name}-restore")), ["-w", "--noflush"], &text, PATIENCE)
 }
 
 /// How many rules of this kind the host's own namespace has.
@@ -122,7 +145,7 @@ fn rules_here(kind: Kind, save: &Path) -> usize {
             return 0;
         }
     }
-    count(&trial::run(save, [""; 0], PATIENCE).unwrap_or_default())
+    count(&trial::run(save, [""; 0], "", PATIENCE).unwrap_or_default())
 }
 
 /// Rules, and policies that let nothing pass, in what iptables-save(8) prints. The rules by which an outer engine brings
