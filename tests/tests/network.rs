@@ -120,6 +120,9 @@ fn a_stranger_outside_does_not_reach_the_relay() {
     ];
     let heard = host.docker(ask).stdout;
     assert!(heard.contains("Name:"), "{heard}");
+    // The address itself answers: it is the relay that does not.
+    let ping = ["run", "--rm", "busybox", "busybox", "ping", "-c", "1", "-W", "5", "169.254.53.53"];
+    stranger.docker(ping).ok();
     let unheard = stranger.docker(ask);
     assert!(!unheard.stdout.contains("Name:"), "{unheard}");
 }
