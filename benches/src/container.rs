@@ -47,6 +47,11 @@ impl Container {
         Ok(Self { id: engine::create(arguments)?, entrypoint: entrypoint.into() })
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Starts it, and waits until the API in it answers.
     pub(crate) fn start(&self) -> Result<Started> {
         let (first, since) = self.launch()?;

@@ -6,6 +6,7 @@
 
 mod container;
 mod engine;
+mod kept;
 mod measure;
 mod plot;
 mod process;
@@ -29,7 +30,7 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results/start.json")
 
 /// Measure how fast a host starts and stops, next to bare dockerd and to the plain-TCP script on the same image.
 ///
-/// Needs root, a Docker engine on this machine and the image dind-debian (./quickstart --build). Takes 3 to 4 minutes.
+/// Needs root, a Docker engine on this machine and the image dind-debian (./quickstart --build). Takes about 10 minutes.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Rounds of this host and of bare dockerd; the plain script, which sleeps 16 s, takes part in the first 3
@@ -63,6 +64,7 @@ fn measure(rounds: u32, file: &Path) -> Result<()> {
     // Said now, not after minutes.
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     ensure!(folder.is_dir(), "cannot write {}: there is no folder {}", file.display(), folder.display());
+    kept::check()?;
     engine::prepare()?;
     let results = measure::everything(rounds);
     let swept = engine::sweep();

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::container::{Container, Started};
 use crate::engine::{IMAGE, docker};
+use crate::kept;
 use crate::results::{Footprint, Idle, Machine, Results, Times};
 use crate::ways::Way;
 
@@ -45,6 +46,11 @@ pub(crate) fn everything(rounds: u32) -> Result<Results> {
             say(&format!("round {} of {rounds}: {}: {}", round + 1, way.name(), last(times)));
         }
     }
+    let mut work = kept::nothing();
+    for round in 0..rounds {
+        kept::once(round, &mut work).with_context(|| format!("round {} of syncs", round + 1))?;
+        say(&format!("round {} of {rounds}: with syncs and without", round + 1));
+    }
     Ok(Results {
         date: OffsetDateTime::now_utc().date().to_string(),
         machine: machine(load, engine_in_image)?,
@@ -52,6 +58,7 @@ pub(crate) fn everything(rounds: u32) -> Result<Results> {
         bare,
         plain,
         idle,
+        work,
     })
 }
 

@@ -33,6 +33,8 @@ pub(crate) fn draw(results: &Results) -> String {
     text.push('\n');
     idle(&mut text, results);
     text.push('\n');
+    work(&mut text, results);
+    text.push('\n');
     for aim in results.aims() {
         let met = if aim.met { "met" } else { "MISSED" };
         text.push_str(format!("{:<50}{:>14}   {met}", aim.text, aim.measured).trim_end());
@@ -77,6 +79,15 @@ fn idle(text: &mut String, results: &Results) {
     );
 }
 
+fn work(text: &mut String, results: &Results) {
+    row(text, ["the same work, ms", "with syncs", "without (DIND_SYNC=off)", "ratio"]);
+    for work in &results.work {
+        let of =
+            ratio(&work.with_syncs_ms, &work.without_ms).map_or("-".into(), |ratio| format!("{ratio:.3}"));
+        row(text, [&work.name, &spread(&work.with_syncs_ms), &spread(&work.without_ms), &of]);
+    }
+}
+
 fn row(text: &mut String, cells: [&str; 4]) {
     let [name, host, bare, plain] = cells;
     text.push_str(format!("{name:<28}{host:>20}{bare:>22}{plain:>24}").trim_end());
@@ -109,6 +120,7 @@ mod tests {
             "ready, first start 0.238 (1/4.2) 0.018 (1/56.1)",
             "stopped, idle 30 (25 - 31) 1012 (1010 - 1015) 1000 (1000 - 1000)",
             "private memory, KiB 1200 120",
+            "docker load 1020 (1020 - 1020) 1000 (1000 - 1000) 1.020",
             "ready in at most 0.4 of bare dockerd's time 0.238 met",
         ] {
             assert!(
@@ -122,7 +134,7 @@ mod tests {
     #[test]
     fn a_missed_aim_stands_out() {
         let mut results = sample();
-        results.idle.init.wakes = 3;
-        assert!(draw(&results).contains("3 in 10 s   MISSED\n"));
+        results.idle.init.wakes = 30;
+        assert!(draw(&results).contains("30 of 10 in 10 s   MISSED\n"));
     }
 }

@@ -20,3 +20,7 @@ pub const STATUS_SOCKET: &str = "/run/dind/status.sock";
 pub const NOTIFY_SOCKET: &str = "/run/dind/notify.sock";
 /// File in the data root that the running host holds locked; its text is `running` or `clean`.
 pub const LOCK_FILE: &str = "dind.lock";
+/// File in the data root that says when it was last synced, and what was in it.
+pub const SYNC_FILE: &str = "dind.synced";
+/// Folder where the engine keeps its data, in which damaged images and what stood on them are set aside.
+pub const DAMAGED: &str = "dind-damaged";

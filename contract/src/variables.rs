@@ -27,6 +27,8 @@ pub const DIND_STOP_TIMEOUT: &str = "DIND_STOP_TIMEOUT";
 pub const DIND_LOG: &str = "DIND_LOG";
 /// What happens when a service dies.
 pub const DIND_ON_FAILURE: &str = "DIND_ON_FAILURE";
+/// Whether the data root is synced after each acknowledgement.
+pub const DIND_SYNC: &str = "DIND_SYNC";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
@@ -40,7 +42,7 @@ pub const DIND_DNS: &str = "DIND_DNS";
 pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 13] = [
+pub const ALL: [Variable; 14] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -72,6 +74,11 @@ pub const ALL: [Variable; 13] = [
         name: DIND_ON_FAILURE,
         default: "restart",
         meaning: "restart a service that dies, or exit with its code",
+    },
+    Variable {
+        name: DIND_SYNC,
+        default: "on",
+        meaning: "on: what the API has acknowledged is brought to the disk at once; off: only at the stop",
     },
     Variable {
         name: DOCKER_TLS_CERTDIR,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dind_contract::variables;
+use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
 use crate::ground::Wanted;
@@ -28,8 +28,14 @@ pub(crate) enum Job {
     Probe { data_root: PathBuf, wanted: Wanted },
     /// Relay name queries to these servers.
     Resolver { servers: Vec<IpAddr> },
-    /// Sync the data root and perhaps mark it clean.
-    Flush { data_root: PathBuf, clean: bool },
+    /// Check every layer and image.
+    Verify { data_root: PathBuf, json: bool },
+    /// Set aside what an unclean stop has damaged.
+    Repair { data_root: PathBuf, engine_root: PathBuf },
+    /// Bring the data to the disk while the engine runs.
+    Sync { data_root: PathBuf, engine_root: PathBuf },
+    /// Bring the data to the disk at the end, and perhaps mark it clean.
+    Flush { data_root: PathBuf, engine_root: PathBuf, clean: bool },
     /// Print help or the version.
     Print(String),
 }
@@ -80,10 +86,26 @@ enum Ask {
         #[arg(required = true)]
         servers: Vec<IpAddr>,
     },
-    /// Sync the data root
+    /// Check that every image is whole: each layer against the list of its files; ends with 70 when one is damaged
+    Verify {
+        /// The data root; it may be one that no host uses
+        #[arg(default_value = paths::DATA_ROOT, value_name = "PATH")]
+        data_root: PathBuf,
+        /// Print the result as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set aside what an unclean stop has damaged
+    #[command(hide = true)]
+    Repair { data_root: PathBuf, engine_root: PathBuf },
+    /// Sync the data root while the engine runs
+    #[command(hide = true)]
+    Sync { data_root: PathBuf, engine_root: PathBuf },
+    /// Sync the data root at the end
     #[command(hide = true)]
     Flush {
         data_root: PathBuf,
+        engine_root: PathBuf,
         #[arg(long)]
         clean: bool,
     },
@@ -108,7 +130,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
-        Some("status" | "wait" | "health" | "doctor" | "probe" | "resolver" | "flush") => subcommand(&words),
+        Some(
+            "status" | "wait" | "health" | "doctor" | "probe" | "resolver" | "verify" | "repair" | "sync"
+            | "flush",
+        ) => subcommand(&words),
         Some(command) => Err(Failure::usage(
             format!("cannot run {command:?}: this version has no command mode"),
             "start a host without a command and run it there: docker exec HOST COMMAND",
@@ -126,7 +151,10 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Doctor { json } => Job::Doctor { json },
             Ask::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
             Ask::Resolver { servers } => Job::Resolver { servers },
-            Ask::Flush { data_root, clean } => Job::Flush { data_root, clean },
+            Ask::Verify { data_root, json } => Job::Verify { data_root, json },
+            Ask::Repair { data_root, engine_root } => Job::Repair { data_root, engine_root },
+            Ask::Sync { data_root, engine_root } => Job::Sync { data_root, engine_root },
+            Ask::Flush { data_root, engine_root, clean } => Job::Flush { data_root, engine_root, clean },
         }),
         Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),
         Err(e) => {

@@ -19,7 +19,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::ask::WARN_DAYS;
 use crate::ground::{DataRoot, Steps};
-use crate::http::{Asked, Question};
+use crate::http::{Asked, Heard, Question, Watch};
 use crate::lines::Lines;
 use crate::log::{self, Level, Log};
 use crate::notify::Notifications;
@@ -29,7 +29,7 @@ use crate::services::Service;
 use crate::settings::Settings;
 use crate::signals::{self, Meaning};
 use crate::status::StatusSocket;
-use crate::supervisor::{Action, End, Event, Moment, Outcome, Signal, Supervisor};
+use crate::supervisor::{Action, End, Event, Moment, Outcome, Policy, Signal, Supervisor};
 use crate::tls::Certificates;
 
 /// How many of a service's last lines are kept for the case that it fails.
@@ -54,6 +54,8 @@ pub(crate) struct Prepared {
     /// Each with the file of its program.
     pub(crate) services: Vec<(Service, PathBuf)>,
     pub(crate) data_root: DataRoot,
+    /// Where the engine keeps its data, in the data root or the same.
+    pub(crate) engine_root: PathBuf,
     pub(crate) endpoint: Endpoint,
     pub(crate) certificates: Option<Certificates>,
     pub(crate) steps: Steps,
@@ -71,7 +73,14 @@ pub(crate) struct Ended {
 }
 
 /// What a change of is worth telling those who follow the status.
-type Summary = (Phase, Vec<ServiceStatus>);
+type Summary = (Phase, Vec<ServiceStatus>, Option<OffsetDateTime>);
+
+/// A sync under way.
+struct Syncing {
+    pid: i32,
+    output: Lines,
+    since: OffsetDateTime,
+}
 
 /// A host that runs.
 struct Host<'log> {
@@ -83,7 +92,13 @@ struct Host<'log> {
     told: Summary,
     /// The service that is being asked whether it answers.
     asked: Option<(usize, Asked)>,
-    /// The process that syncs the data root, and what it writes.
+    /// What the engine acknowledges.
+    watch: Option<Watch>,
+    /// The process that syncs the data root while the engine runs.
+    sync: Option<Syncing>,
+    /// When the last sync that came to its end had begun.
+    last_sync: Option<OffsetDateTime>,
+    /// The process that syncs the data root at the end, and what it writes.
     flush: Option<(i32, Lines)>,
     began: Instant,
     ready_ms: Option<u64>,
@@ -92,12 +107,13 @@ struct Host<'log> {
 /// Runs the host until it is down. `began`: when `dind-init` started.
 pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ended {
     let rules = prepared.services.iter().map(|(service, _)| service.rules.clone()).collect();
-    let supervisor = Supervisor::new(
-        rules,
-        prepared.settings.on_failure,
-        prepared.settings.stop_timeout,
-        prepared.data_root.last_stop != LastStop::Unclean,
-    );
+    let policy = Policy {
+        on_failure: prepared.settings.on_failure,
+        stop_timeout: prepared.settings.stop_timeout,
+        left_clean: prepared.data_root.last_stop != LastStop::Unclean,
+        sync: prepared.settings.sync,
+    };
+    let supervisor = Supervisor::new(rules, policy);
     let running = std::mem::take(&mut prepared.services)
         .into_iter()
         .map(|(service, program)| Running {
@@ -115,8 +131,11 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
         running,
         supervisor,
         log,
-        told: (Phase::Starting, Vec::new()),
+        told: (Phase::Starting, Vec::new(), None),
         asked: None,
+        watch: None,
+        sync: None,
+        last_sync: None,
         flush: None,
         began,
         ready_ms: None,
@@ -156,6 +175,7 @@ impl Host<'_> {
         fds.extend(self.prepared.status_socket.listeners().map(input));
         fds.extend(self.running.iter().filter_map(|running| running.output.as_ref()?.fd()).map(input));
         fds.extend(self.asked.as_ref().map(|(_, asked)| input(asked.fd())));
+        fds.extend(self.watch.as_ref().map(|watch| input(watch.fd())));
         fds.extend(self.log.waits_for().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         // Whatever it says (EINTR, or ENOMEM on a machine in need), looking at everything is right.
         let _ = poll(&mut fds, timeout);
@@ -177,6 +197,14 @@ impl Host<'_> {
         {
             events.push(Event::Pinged { service: *service, answered });
             self.asked = None;
+        }
+        match self.watch.as_mut().map_or(Heard::Nothing, Watch::advance) {
+            Heard::Nothing => {}
+            Heard::Something => events.push(Event::Acknowledged),
+            Heard::End => {
+                self.watch = None;
+                events.push(Event::WatchEnded);
+            }
         }
         while let Ok(Some(signal)) = self.prepared.signals.read_signal() {
             events.extend(signals::meaning(signal.ssi_signo).map(|meaning| match meaning {
@@ -212,6 +240,15 @@ impl Host<'_> {
                 self.log.error(&line);
             }
             return Some(Event::Flushed { done: end == End::Code(0) });
+        }
+        if self.sync.as_ref().is_some_and(|sync| sync.pid == pid) {
+            let mut sync = self.sync.take()?;
+            if end == End::Code(0) {
+                self.last_sync = Some(sync.since);
+                return Some(Event::Synced { trouble: None });
+            }
+            let said = sync.output.rest().into_iter().next().unwrap_or_else(|| "it was killed".to_owned());
+            return Some(Event::Synced { trouble: Some(said) });
         }
         let service = self.running.iter().position(|running| running.pid == Some(pid))?;
         self.read_output(service, true);
@@ -250,8 +287,18 @@ impl Host<'_> {
         match action {
             Action::Spawn { service } => return Some(self.spawn(service)),
             Action::Signal { service, signal } => {
+                if signal == Signal::Terminate {
+                    // dockerd ends only when nobody is connected any more, or after five seconds.
+                    self.watch = None;
+                }
                 if let Some(pid) = self.running.get(service).and_then(|running| running.pid) {
                     process::send(pid, unix(signal));
+                }
+                if signal == Signal::Terminate {
+                    // One that was stopped (SIGSTOP) hears nothing until it goes on, and neither does whoever waits for it.
+                    for pid in self.running.iter().filter_map(|running| running.pid) {
+                        process::send(pid, Unix::SIGCONT);
+                    }
                 }
             }
             Action::Ping { service, again } => {
@@ -267,12 +314,19 @@ impl Host<'_> {
                 }
             }
             Action::EndStrays { signal } => {
-                let strays = process::descendants();
+                let mut strays = process::descendants();
+                // It ends by itself as soon as the disk has taken everything, which the flush waits for, too.
+                strays.retain(|pid| self.sync.as_ref().is_none_or(|sync| sync.pid != *pid));
                 if let Some(signal) = signal {
                     strays.iter().for_each(|pid| process::send(*pid, unix(signal)));
                 }
                 return Some(Event::StraysLeft { count: strays.len() });
             }
+            Action::Watch => match Watch::engine(Path::new(paths::DOCKER_SOCKET)) {
+                Ok(watch) => self.watch = Some(watch),
+                Err(_) => return Some(Event::WatchEnded),
+            },
+            Action::Sync => return self.sync(),
             Action::Flush { clean } => return self.flush(clean),
             Action::AbandonFlush => {
                 if let Some((pid, _)) = self.flush.take() {
@@ -307,8 +361,29 @@ impl Host<'_> {
         }
     }
 
+    fn sync(&mut self) -> Option<Event> {
+        let since = OffsetDateTime::now_utc();
+        match process::start_ourselves(&self.on_data("sync"), &BTreeMap::new()) {
+            Ok(started) => {
+                self.sync = Some(Syncing { pid: started.pid, output: Lines::new(started.output), since });
+                None
+            }
+            Err(e) => {
+                let trouble = format!("cannot start the process that does it: {e}");
+                Some(Event::Synced { trouble: Some(trouble) })
+            }
+        }
+    }
+
+    /// The arguments of a subcommand of ours that works on the data.
+    fn on_data(&self, subcommand: &str) -> Vec<String> {
+        let folders = [&self.prepared.data_root.path, &self.prepared.engine_root];
+        let folders = folders.map(|folder| folder.display().to_string());
+        std::iter::once(subcommand.to_owned()).chain(folders).collect()
+    }
+
     fn flush(&mut self, clean: bool) -> Option<Event> {
-        let mut arguments = vec!["flush".to_owned(), self.prepared.data_root.path.display().to_string()];
+        let mut arguments = self.on_data("flush");
         if clean {
             arguments.push("--clean".to_owned());
         }
@@ -371,11 +446,11 @@ impl Host<'_> {
             pid: unit.pid(),
             restarts: unit.restarts,
         });
-        (self.supervisor.phase(), services.collect())
+        (self.supervisor.phase(), services.collect(), self.last_sync)
     }
 
     fn status(&self) -> Status {
-        let (phase, services) = self.summary();
+        let (phase, services, _) = self.summary();
         let certificate = self.prepared.certificates.as_ref().map(|certificates| Certificate {
             expires: certificates.expires.format(&Rfc3339).unwrap_or_default(),
             days_left: (certificates.expires - OffsetDateTime::now_utc()).whole_days(),
@@ -395,7 +470,7 @@ impl Host<'_> {
             certificate,
             last_stop: self.prepared.data_root.last_stop,
             ready_ms: self.ready_ms,
-            last_sync: None,
+            last_sync: self.last_sync.and_then(|moment| moment.format(&Rfc3339).ok()),
             steps: self.prepared.steps.0.clone(),
             ground: self.prepared.findings.clone(),
             warnings,

@@ -28,6 +28,12 @@ impl Question {
     }
 }
 
+/// What the engine is asked to tell of: whatever it then has promised to keep. The filter is
+/// `{"type":["image","container","volume"],"event":[…]}`
+/// (<https://docs.docker.com/reference/api/engine/>, `GET /events`).
+const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22image%22%2C%22container%22%2C%22volume%22%5D%2C\
+    %22event%22%3A%5B%22pull%22%2C%22load%22%2C%22import%22%2C%22build%22%2C%22tag%22%2C%22commit%22%2C%22create%22%5D%7D";
+
 /// A question under way.
 pub(crate) struct Asked {
     question: Question,
@@ -72,6 +78,83 @@ impl Asked {
     }
 }
 
+/// The engine's events, as they come.
+pub(crate) struct Watch {
+    stream: UnixStream,
+    /// What has come of the answer's head; `None` once it is complete.
+    head: Option<Vec<u8>>,
+}
+
+/// What was heard of the engine's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing new.
+    Nothing,
+    /// At least one event.
+    Something,
+    /// There will be no more.
+    End,
+}
+
+impl Watch {
+    /// Asks the engine behind the unix socket at `path` for its events from now on.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the question cannot be sent.
+    pub(crate) fn engine(path: &Path) -> io::Result<Self> {
+        let mut stream = connect(path)?;
+        stream.write_all(format!("GET {EVENTS} HTTP/1.1\r\nHost: docker\r\n\r\n").as_bytes())?;
+        Ok(Self::on(stream))
+    }
+
+    /// Hears what comes on a stream, which must not block.
+    pub(crate) fn on(stream: UnixStream) -> Self {
+        Self { stream, head: Some(Vec::new()) }
+    }
+
+    /// What to poll for `POLLIN`.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Reads what has come. What an event says does not matter: the engine sends only those that do.
+    pub(crate) fn advance(&mut self) -> Heard {
+        let mut heard = Heard::Nothing;
+        let mut piece = [0; 4096];
+        // Bounded, so that an engine that never stops cannot hold the loop.
+        for _ in 0..64 {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Heard::End,
+                Ok(length) => match self.hear(piece.get(..length).unwrap_or_default()) {
+                    Heard::Nothing => {}
+                    Heard::Something => heard = Heard::Something,
+                    Heard::End => return Heard::End,
+                },
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return Heard::End,
+            }
+        }
+        heard
+    }
+
+    fn hear(&mut self, bytes: &[u8]) -> Heard {
+        let Some(head) = &mut self.head else { return Heard::Something };
+        head.extend_from_slice(bytes);
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(head) {
+            Ok(httparse::Status::Complete(length)) if response.code == Some(200) => {
+                let more = head.len() > length;
+                self.head = None;
+                if more { Heard::Something } else { Heard::Nothing }
+            }
+            Ok(httparse::Status::Partial) if head.len() < LONGEST => Heard::Nothing,
+            _ => Heard::End,
+        }
+    }
+}
+
 /// Connects to the unix socket at `path` without waiting for whoever listens there.
 ///
 /// # Errors
@@ -84,7 +167,7 @@ pub(crate) fn connect(path: &Path) -> nix::Result<UnixStream> {
 }
 
 /// Whether these bytes are a good answer; `None` while that cannot be told. `all`: there will be no more.
-fn is_good(question: Question, answer: &[u8], all: bool) -> Option<bool> {
+pub(crate) fn is_good(question: Question, answer: &[u8], all: bool) -> Option<bool> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(answer) {
@@ -130,6 +213,32 @@ mod tests {
         assert_eq!(is_good(Question::SeesContainerd, seen, true), Some(true));
         let alone = b"HTTP/1.1 200 OK\r\n\r\n{\"Components\":[{\"Name\":\"Engine\"}]}";
         assert_eq!(is_good(Question::SeesContainerd, alone, true), Some(false));
+    }
+
+    #[test]
+    fn every_byte_after_the_head_is_an_event() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut watch = Watch::on(ours);
+        for (said, heard) in [
+            ("HTTP/1.1 200 OK\r\nTransfer-Enc", Heard::Nothing),
+            ("oding: chunked\r\n\r\n", Heard::Nothing),
+            ("7\r\n{\"a\":1}\r\n", Heard::Something),
+            ("", Heard::Nothing),
+        ] {
+            theirs.write_all(said.as_bytes()).unwrap();
+            assert_eq!(watch.advance(), heard, "{said}");
+        }
+        drop(theirs);
+        assert_eq!(watch.advance(), Heard::End);
+    }
+
+    #[test]
+    fn an_engine_that_refuses_to_tell_is_not_listened_to() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
+        assert_eq!(Watch::on(ours).advance(), Heard::End);
     }
 
     #[test]

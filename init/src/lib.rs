@@ -16,15 +16,19 @@ mod ask;
 mod doctor;
 mod event_loop;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ground;
 mod helper;
 mod http;
+mod layers;
 mod lines;
 mod log;
 mod notify;
 mod options;
 mod process;
 mod reaper;
+mod repair;
 mod resolver;
 mod services;
 mod settings;
@@ -32,6 +36,7 @@ mod shutdown;
 mod signals;
 mod status;
 mod supervisor;
+mod sync;
 mod tls;
 
 use std::fs;
@@ -78,7 +83,10 @@ pub fn main() -> ExitCode {
             ask::print(&ground::print_probes(&data_root, &wanted));
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Job::Flush { data_root, clean }) => flush(&data_root, clean),
+        Ok(Job::Repair { data_root, engine_root }) => repair::run(&data_root, &engine_root),
+        Ok(Job::Verify { data_root, json }) => repair::verify(&data_root, json),
+        Ok(Job::Sync { data_root, engine_root }) => sync::run(&data_root, &engine_root),
+        Ok(Job::Flush { data_root, engine_root, clean }) => sync::finish(&data_root, &engine_root, clean),
         Ok(Job::Print(text)) => {
             ask::print(&text);
             Ok(ExitCode::SUCCESS)
@@ -164,6 +172,7 @@ fn bring_up(
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
     ground::apply(&ground.decisions)?;
+    ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut steps, log)?;
     let services = services::all(&settings, &ground, &programs);
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
@@ -177,6 +186,7 @@ fn bring_up(
         settings,
         services,
         data_root,
+        engine_root: ground.engine_root,
         endpoint,
         certificates,
         steps,
@@ -186,31 +196,6 @@ fn bring_up(
         notifications,
         status_socket,
     })
-}
-
-/// Brings the data root to the disk and, if it is left in order, says so in it. It runs as a child of the host's, which
-/// does not wait for a disk that hangs.
-fn flush(data_root: &Path, clean: bool) -> Result<ExitCode, Failure> {
-    // By hand it would tear live containers from their mounts, and call the data root clean.
-    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
-    if program("self").is_none() || program(&nix::unistd::getppid().to_string()) != program("self") {
-        return Err(Failure::usage(
-            "flush is a part of a host's own stop",
-            "stop the host: docker stop HOST",
-        ));
-    }
-    let cannot = |what: &str, e: io::Error| {
-        Failure::failed(format!("cannot {what} {}: {e}", data_root.display()), "look at the machine's disk")
-    };
-    for folder in ["overlay2", "containers"] {
-        ground::detach_below(&data_root.join(folder));
-    }
-    let folder = fs::File::open(data_root).map_err(|e| cannot("open", e))?;
-    nix::unistd::syncfs(&folder).map_err(|e| cannot("sync", e.into()))?;
-    if clean {
-        ground::mark_clean(data_root).map_err(|e| cannot("mark", e))?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<String>> {

@@ -74,7 +74,7 @@ pub(crate) fn send(pid: i32, signal: Signal) {
 
 /// A process, as `/proc/PID/stat` shows it (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
+pub(crate) struct Entry {
     pid: i32,
     parent: i32,
     name: String,
@@ -92,7 +92,7 @@ fn all() -> Vec<Entry> {
 }
 
 /// The name is in parentheses and may contain any character, parentheses too.
-fn parse(stat: &str) -> Option<Entry> {
+pub(crate) fn parse(stat: &str) -> Option<Entry> {
     let (pid, rest) = stat.split_once(" (")?;
     let (name, rest) = rest.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
@@ -141,6 +141,13 @@ pub(crate) fn orphans(socket: &str) -> Vec<i32> {
     let mut orphans = below(&entries, &shims);
     orphans.extend(shims);
     orphans
+}
+
+/// Whether our parent runs this very program.
+pub(crate) fn is_child_of_ourselves() -> bool {
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let ours = program("self");
+    ours.is_some() && program(&nix::unistd::getppid().to_string()) == ours
 }
 
 fn ourselves() -> i32 {

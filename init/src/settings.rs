@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) log: Format,
     /// What happens when a service dies.
     pub(crate) on_failure: OnFailure,
+    /// Whether the data root is synced after each acknowledgement.
+    pub(crate) sync: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// Which kind of iptables dockerd uses.
@@ -156,6 +158,7 @@ impl Settings {
                 variables::DIND_ON_FAILURE,
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
+            sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
             firewall: firewall::Wish::parse(get, &daemon)?,
             network: network::Wishes::parse(get, &daemon)?,
             daemon,

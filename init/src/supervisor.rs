@@ -3,6 +3,8 @@
 //! There is no clock, no process and no file in here. Time is a [`Moment`] that the caller hands in, and every wait
 //! has a deadline, which [`Supervisor::deadline`] tells. The order of a stop is in [`crate::shutdown`].
 
+mod heartbeat;
+mod syncs;
 mod words;
 
 use std::time::Duration;
@@ -14,6 +16,8 @@ use crate::failure::Failure;
 use crate::log::Level;
 use crate::settings::OnFailure;
 use crate::shutdown::{SEE_LOG, Stop};
+use heartbeat::Heartbeat;
+use syncs::Syncs;
 pub(crate) use words::{Action, End, Event, Outcome, Rules, Signal};
 
 /// Time since `dind-init` started.
@@ -44,6 +48,8 @@ pub(crate) struct Unit {
     deaths: Vec<Moment>,
     /// How many times it died since it was last ready, however long ago.
     in_vain: usize,
+    /// Whether it still answers, while it is ready.
+    heartbeat: Heartbeat,
 }
 
 /// Where a service is in its life.
@@ -80,14 +86,25 @@ impl Unit {
     }
 }
 
+/// What was decided for the whole host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// What happens when a service dies.
+    pub(crate) on_failure: OnFailure,
+    /// The time between SIGTERM and SIGKILL.
+    pub(crate) stop_timeout: Duration,
+    /// Whether the host before this one left the data root in order.
+    pub(crate) left_clean: bool,
+    /// Whether the data root is synced after each acknowledgement.
+    pub(crate) sync: bool,
+}
+
 /// The state of a host.
 #[derive(Debug, Clone)]
 pub(crate) struct Supervisor {
     pub(crate) units: Vec<Unit>,
-    on_failure: OnFailure,
-    stop_timeout: Duration,
-    /// Whether the host before this one left the data root in order.
-    left_clean: bool,
+    policy: Policy,
+    syncs: Syncs,
     started: bool,
     announced: bool,
     was_ready: bool,
@@ -95,14 +112,8 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// A host of these services, none of them started. `stop_timeout` is the time between SIGTERM and SIGKILL;
-    /// `left_clean`: the host before this one left the data root in order.
-    pub(crate) fn new(
-        rules: Vec<Rules>,
-        on_failure: OnFailure,
-        stop_timeout: Duration,
-        left_clean: bool,
-    ) -> Self {
+    /// A host of these services, none of them started.
+    pub(crate) fn new(rules: Vec<Rules>, policy: Policy) -> Self {
         let units = rules
             .into_iter()
             .map(|rules| Unit {
@@ -113,13 +124,13 @@ impl Supervisor {
                 crashed: false,
                 deaths: Vec::new(),
                 in_vain: 0,
+                heartbeat: Heartbeat::default(),
             })
             .collect();
         Self {
             units,
-            on_failure,
-            stop_timeout,
-            left_clean,
+            policy,
+            syncs: Syncs::new(policy.sync),
             started: false,
             announced: false,
             was_ready: false,
@@ -145,7 +156,10 @@ impl Supervisor {
         let mut actions = Vec::new();
         self.take(now, event, &mut actions);
         match &mut self.stop {
-            None => self.advance(now, &mut actions),
+            None => {
+                self.advance(now, &mut actions);
+                self.syncs.advance(now, &mut actions);
+            }
             Some(stop) => stop.advance(now, &mut self.units, &mut actions),
         }
         self.announce(&mut actions);
@@ -166,8 +180,10 @@ impl Supervisor {
                     Some(ping.map_or(first, |ping| ping.min(first)))
                 }
                 Life::Backoff { until } => Some(until),
+                Life::Ready { .. } => unit.heartbeat.deadline(),
                 _ => None,
             })
+            .chain(self.syncs.deadline())
             .min()
     }
 
@@ -212,8 +228,13 @@ impl Supervisor {
                     } else {
                         *ping = Some(now + PING_AGAIN);
                     }
+                } else if let Some(unit) = self.units.get_mut(service) {
+                    unit.heartbeat.pinged(now, answered);
                 }
             }
+            Event::Acknowledged => self.syncs.acknowledged(now),
+            Event::WatchEnded => self.syncs.deaf(now),
+            Event::Synced { trouble } => self.syncs.synced(now, trouble, actions),
             Event::Exited { service, end, spoke, last } => {
                 let how =
                     last.as_ref().map_or_else(|| end.words(), |last| format!("{}: {last}", end.words()));
@@ -224,7 +245,7 @@ impl Supervisor {
                 Some(stop) => stop.asked_again(now, &why, actions),
                 None => {
                     say(actions, Level::Info, format!("stopping, because of {why}"));
-                    let mut stop = Stop::new(now, self.stop_timeout, Outcome::CLEAN, self.is_clean());
+                    let mut stop = Stop::new(now, self.policy.stop_timeout, Outcome::CLEAN, self.is_clean());
                     if let Some(unit) = self.units.iter().find(|unit| unit.crashed) {
                         let cause = format!(
                             "{} had died and was not back when the stop was asked for",
@@ -272,6 +293,11 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(service) else { return };
         let Some(pid) = unit.pid() else { return };
         unit.life = Life::Ready { pid };
+        unit.heartbeat = Heartbeat::default();
+        if unit.rules.answers_ping {
+            unit.heartbeat = Heartbeat::from(now);
+            self.syncs.engine_ready(now);
+        }
         let again = std::mem::replace(&mut unit.was_ready, true);
         unit.crashed = false;
         unit.in_vain = 0;
@@ -307,16 +333,19 @@ impl Supervisor {
             stop.ended(unit, end, how, actions);
             return;
         }
+        if unit.rules.answers_ping {
+            self.syncs.engine_gone();
+        }
         unit.deaths.push(now);
         unit.deaths.retain(|death| now.saturating_sub(*death) < WINDOW);
         unit.in_vain += 1;
         // One that only refused its options has touched nothing.
         unit.crashed |= refusal.is_none() && unit.rules.essential;
-        if let Some(failure) = verdict(unit, self.on_failure, end, how, refusal) {
+        if let Some(failure) = verdict(unit, self.policy.on_failure, end, how, refusal) {
             unit.life = Life::Stopped;
             say(actions, Level::Error, format!("stopping, because {}", failure.cause));
             let outcome = Outcome { failure: Some(failure), blamed: Some(service) };
-            self.stop = Some(Stop::new(now, self.stop_timeout, outcome, self.is_clean()));
+            self.stop = Some(Stop::new(now, self.policy.stop_timeout, outcome, self.is_clean()));
             return;
         }
         let doublings = unit.deaths.len().saturating_sub(1).min(DEATHS);
@@ -329,7 +358,7 @@ impl Supervisor {
     /// Whether a stop from here leaves the data root in order: nothing has crashed, and what the host before this one left
     /// unclean was seen to by an engine that came up.
     fn is_clean(&self) -> bool {
-        let recovered = self.left_clean || self.essential().all(|unit| unit.was_ready);
+        let recovered = self.policy.left_clean || self.essential().all(|unit| unit.was_ready);
         recovered && !self.units.iter().any(|unit| unit.crashed)
     }
 
@@ -373,6 +402,21 @@ impl Supervisor {
                     if !*killed && ping.is_some_and(|ping| now >= ping) {
                         *ping = None;
                         actions.push(Action::Ping { service, again: unit.was_ready });
+                    }
+                    continue;
+                }
+                Life::Ready { .. } => {
+                    match unit.heartbeat.advance(now) {
+                        heartbeat::Due::Nothing => {}
+                        heartbeat::Due::Ask => actions.push(Action::Ping { service, again: false }),
+                        heartbeat::Due::Kill(silent) => {
+                            let silent = silent.as_secs();
+                            let message = format!(
+                                "{name} has not answered for {silent} s, so it is killed and started again"
+                            );
+                            say(actions, Level::Error, message);
+                            actions.push(Action::Signal { service, signal: Signal::Kill });
+                        }
                     }
                     continue;
                 }

@@ -34,6 +34,14 @@ impl Client {
         self.certificates.as_ref().expect("a plain client has no certificates").path()
     }
 
+    /// Its certificates, for a client at another endpoint.
+    ///
+    /// # Panics
+    /// For a client that speaks plain TCP.
+    pub fn into_certificates(self) -> TempDir {
+        self.certificates.expect("a plain client has no certificates")
+    }
+
     /// Runs `docker` with these arguments, as after `export DOCKER_HOST= DOCKER_TLS_VERIFY= DOCKER_CERT_PATH=`.
     #[track_caller]
     pub fn docker<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ended {

@@ -28,16 +28,24 @@ use nix::sys::signalfd::SignalFd;
 use crate::failure::Failure;
 use crate::helper::{Helper, NotUp};
 use crate::log::Log;
+use crate::repair::Report;
 use crate::services;
 use crate::settings::Settings;
+use crate::sync::Synced;
 
 pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use decision::Decision;
 pub(crate) use mounts::detach_below;
+#[cfg(fuzzing)]
+pub(crate) use mounts::parse as parse_mounts;
 pub(crate) use probe::{Probed, Wanted};
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
 const PROBES: Duration = Duration::from_secs(30);
+
+/// The longest that a check of the data root may take. It reads what is younger than the last sync, or everything where
+/// there was none.
+const REPAIR: Duration = Duration::from_secs(60 * 60);
 
 /// Where a host finds itself.
 pub(crate) struct Surroundings {
@@ -239,10 +247,51 @@ pub(crate) fn take_data_root(path: &Path, steps: &mut Steps, log: &mut Log) -> R
         let said = match data_root.last_stop {
             LastStop::First => "used for the first time",
             LastStop::Clean => "left by a clean stop",
-            LastStop::Unclean => "the last stop was not clean, dockerd picks up what is there",
+            LastStop::Unclean => "the last stop was not clean",
         };
+        let synced = Synced::load(path).filter(|_| data_root.last_stop == LastStop::Unclean);
+        let said =
+            synced.map_or(said.to_owned(), |synced| format!("{said}, last synced at {}", synced.since));
         Ok((data_root, Some(format!("{}: {said}", path.display()))))
     })
+}
+
+/// Sets aside what an unclean stop has damaged, and says so.
+///
+/// # Errors
+/// It cannot be done, or a stop was asked for meanwhile: the next start does it.
+pub(crate) fn repair(
+    settings: &Settings,
+    data_root: &DataRoot,
+    engine_root: &Path,
+    signals: &SignalFd,
+    steps: &mut Steps,
+    log: &mut Log,
+) -> Result<(), NotUp> {
+    if data_root.last_stop != LastStop::Unclean {
+        return Ok(());
+    }
+    let began = Instant::now();
+    let folders = [&data_root.path, engine_root].map(|folder| folder.display().to_string());
+    let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(folders).collect();
+    let helper = Helper::start("the check of the data root", &arguments, &settings.environment, REPAIR)?;
+    let answer = helper.finish(signals, log)?;
+    let report: Report = serde_json::from_slice(&answer).map_err(|_| {
+        let said = String::from_utf8_lossy(&answer).trim().to_owned();
+        Failure::failed(format!("the check of the data root failed: {said}"), "report this as a defect")
+    })?;
+    if let Some(trouble) = report.trouble {
+        return Err(
+            Failure::unavailable(trouble, "make room on its disk, or look at the machine's disk").into()
+        );
+    }
+    for line in &report.set_aside {
+        log.warn(line);
+    }
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    log.info(&format!("repair: {}, in {ms} ms", report.summary));
+    steps.0.push(Step { name: "repair".to_owned(), ms });
+    Ok(())
 }
 
 /// The file that `program` on `path` stands for.

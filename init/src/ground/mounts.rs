@@ -6,7 +6,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)), as far as a host needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     pub(super) place: PathBuf,
     pub(super) kind: String,
     /// What is mounted there: a device, or a word.
@@ -19,7 +19,7 @@ pub(super) fn all() -> Vec<Mount> {
     parse(&String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()))
 }
 
-fn parse(table: &str) -> Vec<Mount> {
+pub(crate) fn parse(table: &str) -> Vec<Mount> {
     table
         .lines()
         .filter_map(|line| {

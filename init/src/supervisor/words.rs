@@ -66,6 +66,12 @@ pub(crate) enum Event {
     Notified { service: usize },
     /// The API answered, or did not.
     Pinged { service: usize, answered: bool },
+    /// The engine has acknowledged something that must be kept.
+    Acknowledged,
+    /// Acknowledgements are not heard any more.
+    WatchEnded,
+    /// The data root is on disk as it was when the sync began; `trouble`: or it is not.
+    Synced { trouble: Option<String> },
     /// The service's process ended. `spoke`: it had logged an event; `last`: its last line that was none.
     Exited { service: usize, end: End, spoke: bool, last: Option<String> },
     /// Somebody asked for a clean stop; asked again, it hurries.
@@ -89,6 +95,10 @@ pub(crate) enum Action {
     Signal { service: usize, signal: Signal },
     /// Ask the API whether it answers (`again`: and whether it has found what it uses again) and answer with `Pinged`.
     Ping { service: usize, again: bool },
+    /// Listen to what the engine acknowledges: answer with `Acknowledged` each time, and with `WatchEnded` when it is over.
+    Watch,
+    /// Bring the data root to the disk while the engine runs, and answer with `Synced`.
+    Sync,
     /// Kill the processes of all containers, so that the engine need not wait for them.
     EndContainers,
     /// Signal whatever is left of ours (`None`: only count it) and answer with `StraysLeft`.

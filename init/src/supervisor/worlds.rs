@@ -21,6 +21,8 @@ struct Habits {
     ends_after_kill: Option<u64>,
     end_code: u8,
     unanswered_pings: usize,
+    /// From then on it answers no more.
+    hangs_at: Option<u64>,
 }
 
 fn habits() -> impl Strategy<Value = Habits> {
@@ -35,6 +37,7 @@ fn habits() -> impl Strategy<Value = Habits> {
         proptest::option::weighted(0.95, 0u64..100),
         prop_oneof![9 => Just(0u8), 1 => Just(3u8)],
         0usize..3,
+        proptest::option::weighted(0.1, 0u64..90_000),
     )
         .prop_map(|it| Habits {
             uses: it.0,
@@ -47,6 +50,7 @@ fn habits() -> impl Strategy<Value = Habits> {
             ends_after_kill: it.6,
             end_code: it.7,
             unanswered_pings: it.8,
+            hangs_at: it.9,
         })
 }
 
@@ -73,6 +77,11 @@ struct World {
     strays_killed: bool,
     flush_after: Option<u64>,
     flush_done: bool,
+    sync: bool,
+    sync_after: u64,
+    syncing: bool,
+    acknowledged: Option<Moment>,
+    idle_since: Moment,
     /// What will happen, by time; the number keeps the order of what happens at once.
     future: BTreeMap<(Moment, usize), (Option<usize>, Event)>,
     next: usize,
@@ -109,6 +118,13 @@ impl World {
                 self.fates[*service].crashed = self.services[*service].essential;
             }
             Event::StopAsked { .. } => self.hurried = self.schedule.is_some(),
+            Event::Synced { .. } => {
+                self.syncing = false;
+                self.idle_since = now;
+            }
+            Event::Acknowledged if self.sync && self.schedule.is_none() => {
+                self.acknowledged.get_or_insert(now);
+            }
             _ => {}
         }
         true
@@ -170,7 +186,9 @@ impl World {
             Action::Ping { service, .. } => {
                 let fate = &mut self.fates[service];
                 fate.pings += 1;
-                let answered = fate.pings > self.habits[service].unanswered_pings;
+                let habits = &self.habits[service];
+                let hangs = habits.hangs_at.is_some_and(|at| now >= ms(at));
+                let answered = fate.pings > habits.unanswered_pings && !hangs;
                 self.later(now, Some(1), Some(service), Event::Pinged { service, answered });
             }
             Action::EndContainers => {
@@ -186,6 +204,23 @@ impl World {
                 self.strays = if signal.is_some() { self.strays.saturating_sub(1) } else { self.strays };
                 let count = usize::try_from(self.strays).unwrap();
                 self.later(now, Some(0), None, Event::StraysLeft { count });
+            }
+            Action::Watch => {
+                assert!(self.sync && self.schedule.is_none(), "nobody wants to know");
+                for after in [1, 3, 700, 701] {
+                    self.later(now, Some(after), None, Event::Acknowledged);
+                }
+                self.later(now, Some(5_000), None, Event::WatchEnded);
+            }
+            Action::Sync => {
+                assert!(
+                    self.sync && !self.syncing && self.schedule.is_none(),
+                    "one sync at a time, and none in a stop"
+                );
+                self.syncing = true;
+                self.acknowledged = None;
+                let trouble = self.sync_after.is_multiple_of(7).then(|| "made up".to_owned());
+                self.later(now, Some(self.sync_after), None, Event::Synced { trouble });
             }
             Action::Flush { clean } => {
                 assert!(self.strays == 0 || self.strays_killed, "left behind without a SIGKILL");
@@ -218,6 +253,8 @@ proptest! {
         strays in 0u64..4,
         flush_after in proptest::option::weighted(0.9, 0u64..3_000),
         flush_done in proptest::bool::weighted(0.9),
+        sync in any::<bool>(),
+        sync_after in 0u64..2_000,
     ) {
         let services: Vec<Rules> = habits
             .iter()
@@ -232,9 +269,10 @@ proptest! {
                 essential: habits.essential,
             })
             .collect();
-        let policy = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
+        let on_failure = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
         let timeout = Duration::from_secs(timeout);
-        let mut host = Supervisor::new(services.clone(), policy, timeout, left_clean);
+        let policy = Policy { on_failure, stop_timeout: timeout, left_clean, sync };
+        let mut host = Supervisor::new(services.clone(), policy);
         let mut world = World {
             fates: vec![Fate::default(); habits.len()],
             habits,
@@ -243,6 +281,11 @@ proptest! {
             strays_killed: false,
             flush_after,
             flush_done,
+            sync,
+            sync_after,
+            syncing: false,
+            acknowledged: None,
+            idle_since: ms(0),
             future: BTreeMap::new(),
             next: 0,
             schedule: None,
@@ -277,6 +320,10 @@ proptest! {
             // A deadline may have passed already; time never goes back.
             clock = clock.max(at);
             let now = clock;
+            if world.schedule.is_none() && !world.syncing {
+                let waits = world.acknowledged.map_or(ms(0), |since| now.saturating_sub(since.max(world.idle_since)));
+                prop_assert!(waits <= ms(1_100), "acknowledged {waits:?} ago, and nobody syncs");
+            }
             let actions = host.handle(now, event);
             if host.phase() == Phase::Stopping && stopping_since.is_none() {
                 // Whatever is spawned in the very step in which the stop begins would be wrong, too.

@@ -19,7 +19,7 @@ use time::{Duration, OffsetDateTime};
 use crate::failure::Failure;
 use crate::settings::Name;
 use files::{Access, Pair};
-use parsed::Parsed;
+pub(crate) use parsed::Parsed;
 
 /// Validity of a new CA. Clients must be given the certificates anew when it ends.
 const CA_VALIDITY: Duration = Duration::days(3650);

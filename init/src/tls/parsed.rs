@@ -14,7 +14,7 @@ use crate::settings::Name;
 
 /// What a host must know of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parsed {
+pub(crate) struct Parsed {
     /// The first moment of its validity.
     pub(super) begins: OffsetDateTime,
     /// The last moment of its validity.
@@ -36,7 +36,7 @@ impl Parsed {
     ///
     /// # Errors
     /// There is none, or it is broken.
-    pub(super) fn read(pem: &str, path: &str) -> Result<Self, Failure> {
+    pub(crate) fn read(pem: &str, path: &str) -> Result<Self, Failure> {
         let broken = |cause: &str| {
             Failure::usage(
                 format!("{path} is not a certificate: {cause}"),

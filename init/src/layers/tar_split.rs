@@ -1,0 +1,162 @@
+//! The list of a layer's files, as the engine keeps it: a JSON object a line, gzipped, which says how to put the layer's tar
+//! together again (github.com/vbatts/tar-split, `tar/storage`).
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+
+/// An entry that stands for a file; others are pieces of the tar between the files.
+const FILE: u8 = 1;
+
+/// The longest line, in bytes: the padding at the end of some tars is one piece of a few megabytes.
+const LONGEST: u64 = 256 * 1024 * 1024;
+
+/// What a file must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// In bytes; there are no entries for empty files.
+    pub(crate) size: u64,
+    /// CRC-64 (ISO), where the engine wrote one down.
+    pub(crate) checksum: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "type")]
+    kind: u8,
+    #[serde(default)]
+    name: Option<String>,
+    /// In base64, where the name is not UTF-8.
+    #[serde(default)]
+    name_raw: Option<String>,
+    #[serde(default)]
+    size: i64,
+    #[serde(default)]
+    payload: Option<String>,
+}
+
+/// The files with content, by their path in the layer. Of two entries of one name the later counts, as when unpacking.
+///
+/// # Errors
+/// The list is not complete, or no such list.
+pub(crate) fn read(list: impl Read) -> io::Result<BTreeMap<PathBuf, Expected>> {
+    let mut files = BTreeMap::new();
+    let mut lines = BufReader::new(GzDecoder::new(list));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if lines.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+            return Ok(files);
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let entry: Entry = serde_json::from_slice(&line)?;
+        if entry.kind != FILE {
+            continue;
+        }
+        let path = path(&entry).ok_or_else(|| io::Error::other("an entry has no usable name"))?;
+        match u64::try_from(entry.size) {
+            Ok(size) if size > 0 => {
+                let checksum = checksum(entry.payload.as_deref());
+                files.insert(path, Expected { size, checksum });
+            }
+            // A folder, a link or an empty file, which may take the place of an earlier one.
+            _ => drop(files.remove(&path)),
+        }
+    }
+}
+
+/// The entry's path, relative and without `..`.
+fn path(entry: &Entry) -> Option<PathBuf> {
+    let name = match (&entry.name, &entry.name_raw) {
+        (Some(name), _) if !name.is_empty() => PathBuf::from(name),
+        (_, Some(raw)) => PathBuf::from(OsString::from_vec(STANDARD.decode(raw).ok()?)),
+        _ => return None,
+    };
+    clean(&name)
+}
+
+fn clean(name: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for component in name.components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(clean)
+}
+
+fn checksum(payload: Option<&str>) -> Option<u64> {
+    let bytes = STANDARD.decode(payload?).ok()?;
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gzipped(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// As the engine wrote it for `bin/` with a `busybox`, a link, and a file whose name is not UTF-8.
+    const LIST: &str = r#"{"type":2,"payload":"YmluLw==","position":0}
+{"type":1,"name":"bin/","payload":null,"position":1}
+{"type":1,"name":"./bin/busybox","size":3,"payload":"AAAAAAAAAAE=","position":2}
+{"type":1,"name":"bin/sh","payload":null,"position":3}
+{"type":1,"name_raw":"Zv8=","size":7,"payload":"AAAAAAAAAQA=","position":4}
+{"type":1,"name":"twice","size":7,"payload":"AAAAAAAAAQA=","position":5}
+{"type":1,"name":"twice","size":8,"payload":null,"position":6}
+{"type":1,"name":"replaced","size":7,"payload":"AAAAAAAAAQA=","position":7}
+{"type":1,"name":"/replaced","size":0,"payload":"","position":8}
+"#;
+
+    #[test]
+    fn files_with_content_are_listed() {
+        let files = read(gzipped(LIST.as_bytes()).as_slice()).unwrap();
+        let raw = PathBuf::from(OsString::from_vec(b"f\xff".to_vec()));
+        let expected = [
+            (PathBuf::from("bin/busybox"), Expected { size: 3, checksum: Some(1) }),
+            (raw, Expected { size: 7, checksum: Some(256) }),
+            (PathBuf::from("twice"), Expected { size: 8, checksum: None }),
+        ];
+        assert_eq!(files, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn a_list_that_is_cut_off_is_an_error() {
+        let whole = gzipped(LIST.as_bytes());
+        for length in 1..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "{length}");
+        }
+        for bad in ["{", "[]\n", r#"{"type":1,"size":3}"#, r#"{"type":1,"name":"../x","size":3}"#] {
+            assert!(read(gzipped(bad.as_bytes()).as_slice()).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(bytes.as_slice());
+            let _ = read(gzipped(&bytes).as_slice());
+        }
+    }
+}

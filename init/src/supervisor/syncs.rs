@@ -1,0 +1,200 @@
+//! When the data root is synced: at once after every answer that promises something, one sync at a time. Pure.
+
+use std::time::Duration;
+
+use super::{Action, Moment, say};
+use crate::log::Level;
+
+/// From an acknowledgement to its sync. The engine tells of some things a moment before it has written all of them, and
+/// one build acknowledges several things within a few milliseconds.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Time between two tries to hear of acknowledgements, and to sync when that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Time between two lines that say that a sync is still under way.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// Syncs of a host that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Syncs {
+    /// Whether there are any (`DIND_SYNC`).
+    enabled: bool,
+    watch: Watch,
+    /// When the next one is due.
+    due: Option<Moment>,
+    /// The one under way: when it began, and when to say next that it still is.
+    running: Option<(Moment, Moment)>,
+    /// Whether the last one failed, which is said once.
+    failed: bool,
+}
+
+/// Whether the engine's acknowledgements are heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// No engine is ready.
+    Off,
+    /// From this moment on it shall be.
+    At(Moment),
+    On,
+}
+
+impl Syncs {
+    pub(super) fn new(enabled: bool) -> Self {
+        Self { enabled, watch: Watch::Off, due: None, running: None, failed: false }
+    }
+
+    /// The engine is ready, for the first time or again.
+    pub(super) fn engine_ready(&mut self, now: Moment) {
+        if self.enabled && self.watch == Watch::Off {
+            self.watch = Watch::At(now);
+        }
+    }
+
+    /// The engine is no more.
+    pub(super) fn engine_gone(&mut self) {
+        self.watch = Watch::Off;
+    }
+
+    /// Acknowledgements are not heard any more, or could not be heard.
+    pub(super) fn deaf(&mut self, now: Moment) {
+        if self.watch == Watch::On {
+            self.watch = Watch::At(now + AGAIN);
+        }
+    }
+
+    /// The engine has acknowledged something.
+    pub(super) fn acknowledged(&mut self, now: Moment) {
+        if self.enabled {
+            self.due.get_or_insert(now + SETTLE);
+        }
+    }
+
+    /// The sync under way has come to its end.
+    pub(super) fn synced(&mut self, now: Moment, trouble: Option<String>, actions: &mut Vec<Action>) {
+        self.running = None;
+        match trouble {
+            None if self.failed => {
+                self.failed = false;
+                say(actions, Level::Info, "the data root is synced again");
+            }
+            None => {}
+            Some(trouble) => {
+                self.due.get_or_insert(now + AGAIN);
+                if !std::mem::replace(&mut self.failed, true) {
+                    let message = format!(
+                        "the data root is not synced: {trouble}; what is acknowledged now may not survive a power cut"
+                    );
+                    say(actions, Level::Error, message);
+                }
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let watch = match self.watch {
+            Watch::At(at) => Some(at),
+            Watch::Off | Watch::On => None,
+        };
+        let sync = self.running.map(|(_, notice)| notice).or(self.due);
+        watch.into_iter().chain(sync).min()
+    }
+
+    pub(super) fn advance(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if let Watch::At(at) = self.watch
+            && now >= at
+        {
+            self.watch = Watch::On;
+            actions.push(Action::Watch);
+            // What was acknowledged while nobody listened.
+            self.acknowledged(now);
+        }
+        match &mut self.running {
+            None if self.due.is_some_and(|due| now >= due) => {
+                self.due = None;
+                self.running = Some((now, now + NOTICE));
+                actions.push(Action::Sync);
+            }
+            Some((began, notice)) if now >= *notice => {
+                *notice = now + NOTICE;
+                let waited = now.saturating_sub(*began).as_secs();
+                let message = format!("the disk has been taking the data root for {waited} s so far");
+                say(actions, Level::Warn, message);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Moment {
+        Moment::from_millis(ms)
+    }
+
+    /// What is done at this time.
+    fn at(syncs: &mut Syncs, now: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        syncs.advance(ms(now), &mut actions);
+        actions
+    }
+
+    #[test]
+    fn a_burst_of_acknowledgements_is_one_sync_and_later_ones_are_another() {
+        let mut syncs = Syncs::new(true);
+        syncs.engine_ready(ms(0));
+        assert_eq!(at(&mut syncs, 0), [Action::Watch]);
+        assert_eq!(at(&mut syncs, 20), [Action::Sync]);
+        for now in [30, 31, 500] {
+            syncs.acknowledged(ms(now));
+            assert_eq!(at(&mut syncs, now), [], "one is under way");
+        }
+        syncs.synced(ms(600), None, &mut Vec::new());
+        assert_eq!(at(&mut syncs, 600), [Action::Sync]);
+        syncs.synced(ms(700), None, &mut Vec::new());
+        assert_eq!(at(&mut syncs, 10_000), []);
+        assert_eq!(syncs.deadline(), None, "an idle host sleeps");
+    }
+
+    #[test]
+    fn a_sync_that_failed_is_tried_again_and_said_once() {
+        let mut syncs = Syncs::new(true);
+        syncs.acknowledged(ms(0));
+        assert_eq!(at(&mut syncs, 20), [Action::Sync]);
+        let mut said = Vec::new();
+        syncs.synced(ms(30), Some("no space".into()), &mut said);
+        assert_eq!(said.len(), 1);
+        assert_eq!(syncs.deadline(), Some(ms(1030)));
+        assert_eq!(at(&mut syncs, 1030), [Action::Sync]);
+        syncs.synced(ms(1040), Some("no space".into()), &mut said);
+        assert_eq!(said.len(), 1);
+        assert_eq!(at(&mut syncs, 2040), [Action::Sync]);
+        syncs.synced(ms(2050), None, &mut said);
+        assert_eq!(said.len(), 2);
+    }
+
+    #[test]
+    fn who_hangs_up_is_called_again_after_a_second() {
+        let mut syncs = Syncs::new(true);
+        syncs.engine_ready(ms(0));
+        at(&mut syncs, 0);
+        syncs.deaf(ms(5));
+        assert_eq!(at(&mut syncs, 1004), [Action::Sync]);
+        assert_eq!(at(&mut syncs, 1005), [Action::Watch]);
+        syncs.engine_gone();
+        syncs.deaf(ms(1010));
+        syncs.synced(ms(1010), None, &mut Vec::new());
+        assert_eq!(at(&mut syncs, 1025), [Action::Sync]);
+        syncs.synced(ms(1100), None, &mut Vec::new());
+        assert_eq!(at(&mut syncs, 60_000), [], "the engine is gone");
+    }
+
+    #[test]
+    fn there_are_none_when_they_are_off() {
+        let mut syncs = Syncs::new(false);
+        syncs.engine_ready(ms(0));
+        syncs.acknowledged(ms(0));
+        assert_eq!(at(&mut syncs, 1000), []);
+        assert_eq!(syncs.deadline(), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! What goes wrong under a host that runs: each fault is made to happen.
+
+use dind_tests::{Host, POLITE, docker, until};
+
+#[test]
+fn a_dockerd_that_hangs_is_noticed_and_started_again() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.run_nested("worker", &["--restart", "always"], POLITE);
+    let before = host.pid_of("dockerd");
+    host.shell("pkill -STOP -x dockerd").ok();
+    host.exec(["dind-init", "health"]).exits(70).says(&["dockerd does not answer", "\n  help: "]);
+    until("dockerd to be started again", 60, || (host.service("dockerd")["restarts"] == 1).then_some(()));
+    host.wait();
+    assert_ne!(host.pid_of("dockerd"), before);
+    let said =
+        host.alarms().into_iter().any(|line| line.message.starts_with("dockerd has not answered for 30 s"));
+    assert!(said, "{}", host.logs());
+    host.wait_for_nested("worker");
+    host.exec(["dind-init", "health"]).ok();
+    host.stop();
+    host.assert_exited(0);
+}
+
+/// It is woken to hear that it shall end: nothing need be killed.
+#[test]
+fn services_that_were_stopped_by_a_signal_end_cleanly() {
+    let host = Host::options().start();
+    host.load_busybox();
+    host.run_nested("worker", &[], POLITE);
+    host.shell("pkill -STOP -x 'dockerd|containerd'").ok();
+    host.stop();
+    host.assert_exited(0);
+    assert!(!host.logs().contains("is killed"), "{}", host.logs());
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+}
+
+/// The kernel kills dockerd, and then containerd, for want of memory.
+#[test]
+fn services_that_the_kernel_kills_for_want_of_memory_come_back() {
+    let host = Host::options().run(["-m", "512m", "--memory-swap", "512m"]).start();
+    host.load_busybox();
+    host.run_nested("worker", &["--restart", "always"], POLITE);
+    for service in ["dockerd", "containerd"] {
+        // Whom the kernel takes first.
+        host.shell(&format!("echo 1000 >/proc/$(pgrep -x {service})/oom_score_adj")).ok();
+        // Reads a line that does not end until the memory is used up.
+        let _ = host.shell("head -c 900M /dev/zero | tail -c 900M | wc -c");
+        until("the service to be started again", 30, || {
+            (host.service(service)["restarts"].as_u64() >= Some(1)).then_some(())
+        });
+        assert!(host.logs().contains(&format!("{service} was killed by signal 9")), "{}", host.logs());
+        host.wait();
+        host.assert_runs_containers();
+    }
+    host.wait_for_nested("worker");
+    host.stop();
+    host.assert_exited(0);
+}
+
+#[test]
+fn a_host_that_may_not_make_processes_says_so_and_ends() {
+    let host = Host::options().start();
+    host.load_busybox();
+    // Fewer than there are: from now on, fork fails.
+    docker(["update", "--pids-limit", "3", host.name()]).ok();
+    docker(["kill", "-s", "HUP", host.name()]).ok();
+    let dockerd = host.inspect("{{.State.Pid}}");
+    let engine = std::fs::read_to_string(format!("/proc/{dockerd}/task/{dockerd}/children")).unwrap();
+    let victim = engine.split_whitespace().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "dockerd")
+    });
+    let victim = victim.expect("dockerd is a child of the host").parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(host.ends(), 70);
+    let logs = host.logs();
+    assert!(logs.contains("dockerd could not be started: Resource temporarily unavailable"), "{logs}");
+    assert!(logs.contains("dockerd failed for good") && logs.contains("\n  help: "), "{logs}");
+    docker(["update", "--pids-limit", "-1", host.name()]).ok();
+    host.start();
+    host.assert_runs_containers();
+}
+
+#[test]
+fn an_address_that_changed_gets_a_certificate_and_clients_keep_theirs() {
+    let host = Host::options().start();
+    let client = host.client();
+    client.docker(["version"]).ok();
+    let before = host.ip();
+    host.stop();
+    // Somebody else takes the address meanwhile.
+    let other = Host::options().env("LOCAL", "true").start();
+    host.start();
+    let after = host.ip();
+    assert_eq!((other.ip(), before == after), (before.clone(), false), "the address has changed");
+    let moved =
+        dind_tests::Client::with_certificates(&format!("tcp://{after}:2376"), client.into_certificates());
+    moved.docker(["version"]).ok();
+}
