@@ -33,18 +33,28 @@ pub(crate) fn probe() -> Probed {
         .into_iter()
         .filter_map(|kind| Some((kind, Programs::find(kind, standard)?)))
         .collect();
-    // At the same time, so that both are as fast as the machine's other work lets them be.
-    let (tried, errors): (Vec<_>, Vec<_>) = thread::scope(|scope| {
-        let threads: Vec<_> =
-            kinds.iter().map(|(kind, programs)| scope.spawn(move || try_kind(*kind, programs))).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).unzip()
+    // The namespace is the thread's, and that of the threads that it starts; this thread stays in the host's own.
+    let (tried, untried) = thread::scope(|scope| {
+        let trial = scope.spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+            // At the same time, so that both are as fast as the machine's other work lets them be.
+            Ok(()) => (each(&kinds, try_kind), None),
+            Err(e) => (each(&kinds, untried), Some(format!("no network namespace can be made: {e}"))),
+        });
+        let rules = each(&kinds, |kind, programs| rules_here(kind, &programs.save));
+        let (mut tried, untried) = trial.join().unwrap_or_default();
+        tried.iter_mut().zip(rules).for_each(|(tried, rules)| tried.rules = rules);
+        (tried, untried)
     });
-    Probed {
-        tried,
-        standard,
-        untried: errors.into_iter().flatten().next(),
-        has_ipv6: Path::new("/proc/net/if_inet6").exists(),
-    }
+    Probed { tried, standard, untried, has_ipv6: Path::new("/proc/net/if_inet6").exists() }
+}
+
+/// What `work` finds about each kind, in a thread for each.
+fn each<T: Send>(kinds: &[(Kind, Programs)], work: impl Fn(Kind, &Programs) -> T + Copy + Send) -> Vec<T> {
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            kinds.iter().map(|(kind, programs)| scope.spawn(move || work(*kind, programs))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    })
 }
 
 /// What dockerd would call.
@@ -86,9 +96,8 @@ fn kind_of(program: &Path) -> Option<Kind> {
     Some(if version.contains("nf_tables") { Kind::Nft } else { Kind::Legacy })
 }
 
-/// Tries one kind, in this thread, which keeps its namespace to itself. The other value: why it could not be tried.
-fn try_kind(kind: Kind, programs: &Programs) -> (Tried, Option<String>) {
-    let mut tried = Tried {
+fn untried(kind: Kind, programs: &Programs) -> Tried {
+    Tried {
         kind,
         folder: programs.v4.parent().unwrap_or(Path::new("/usr/sbin")).to_owned(),
         basic: None,
@@ -96,11 +105,13 @@ fn try_kind(kind: Kind, programs: &Programs) -> (Tried, Option<String>) {
         raw: None,
         mangle: None,
         us: 0,
-        rules: rules_here(kind, &programs.save),
-    };
-    if let Err(e) = unshare(CloneFlags::CLONE_NEWNET) {
-        return (tried, Some(format!("no network namespace can be made: {e}")));
+        rules: 0,
     }
+}
+
+/// Tries one kind. Whatever it makes goes with this thread's network namespace.
+fn try_kind(kind: Kind, programs: &Programs) -> Tried {
+    let mut tried = untried(kind, programs);
     let [first, second] = BASIC;
     // All in one call: it is the same program by another name, and each call costs a few milliseconds at every start.
     let began = Instant::now();
@@ -121,7 +132,7 @@ fn try_kind(kind: Kind, programs: &Programs) -> (Tried, Option<String>) {
             None => Some("ip6tables is not in this image".to_owned()),
         };
     }
-    (tried, None)
+    tried
 }
 
 /// Adds one rule, with the call that dockerd makes.
