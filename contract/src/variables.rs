@@ -43,8 +43,17 @@ pub const DIND_CA_CERTIFICATES: &str = "DIND_CA_CERTIFICATES";
 /// The most that the build cache may take.
 pub const DIND_BUILD_CACHE: &str = "DIND_BUILD_CACHE";
 
+/// Which kind of iptables dockerd uses.
+pub const DIND_FIREWALL: &str = "DIND_FIREWALL";
+/// MTU of networks inside.
+pub const DIND_MTU: &str = "DIND_MTU";
+/// Name servers of nested containers.
+pub const DIND_DNS: &str = "DIND_DNS";
+/// Where networks inside take their addresses from.
+pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
+
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 15] = [
+pub const ALL: [Variable; 19] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -111,6 +120,26 @@ pub const ALL: [Variable; 15] = [
         name: DIND_BUILD_CACHE,
         default: "10%",
         meaning: "the most that the build cache may take: 20GB, 10% of the disk, or off for no limit",
+    },
+    Variable {
+        name: DIND_FIREWALL,
+        default: "auto",
+        meaning: "nft or legacy: the kind of iptables that dockerd uses; off: none; auto: what works here",
+    },
+    Variable {
+        name: DIND_MTU,
+        default: "",
+        meaning: "MTU of networks inside; without it, that of the way out where it is below 1500",
+    },
+    Variable {
+        name: DIND_DNS,
+        default: "",
+        meaning: "addresses of name servers for nested containers, comma-separated",
+    },
+    Variable {
+        name: DIND_ADDRESS_POOLS,
+        default: "",
+        meaning: "where networks inside take their addresses from, as base=10.200.0.0/16,size=24, with spaces between pools",
     },
 ];
 

@@ -346,7 +346,7 @@ impl Host<'_> {
         let mut environment = running.service.environment.clone();
         environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
         remove_leftovers(&running.service);
-        let started = write_config(&running.service.config).and_then(|()| {
+        let started = write_config(running.service.config.as_ref()).and_then(|()| {
             process::start(running.program.as_os_str(), &running.service.arguments, &environment)
         });
         match started {
@@ -365,7 +365,7 @@ impl Host<'_> {
     /// Has a service read its configuration again, with what its user has changed there.
     fn reload(&mut self, service: usize) {
         let Some(running) = self.running.get_mut(service) else { return };
-        if let Config::Engine(config) = &mut running.service.config
+        if let Some(Config::Engine(config)) = &mut running.service.config
             && let Err(why) = config.read_again(crate::read_if_there)
         {
             self.log.error(&format!("{why}; dockerd keeps the configuration that it has"));
@@ -507,14 +507,15 @@ fn remove_leftovers(service: &Service) {
     }
 }
 
-fn write_config(config: &Config) -> io::Result<()> {
+fn write_config(config: Option<&Config>) -> io::Result<()> {
     match config {
-        Config::Text(path, text) => {
+        None => Ok(()),
+        Some(Config::Text(path, text)) => {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)?;
             }
             fs::write(path, text)
         }
-        Config::Engine(config) => config.write(),
+        Some(Config::Engine(config)) => config.write(),
     }
 }

@@ -30,6 +30,7 @@ mod options;
 mod process;
 mod reaper;
 mod repair;
+mod resolver;
 mod services;
 mod settings;
 mod shutdown;
@@ -78,8 +79,9 @@ pub fn main() -> ExitCode {
         Ok(Job::Wait { timeout }) => ask::wait(timeout),
         Ok(Job::Health) => ask::health(),
         Ok(Job::Doctor { json }) => doctor::doctor(json),
-        Ok(Job::Probe { data_root }) => {
-            ask::print(&ground::print_probes(&data_root));
+        Ok(Job::Resolver { servers }) => resolver::run(&servers),
+        Ok(Job::Probe { data_root, wanted }) => {
+            ask::print(&ground::print_probes(&data_root, &wanted));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::Trial) => {
@@ -190,7 +192,8 @@ fn bring_up(
     ground::refuse_missing(&ground.decisions)?;
     ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut steps, log)?;
     ground::apply_limits(&settings);
-    let services = services::all(&settings, &ground).into_iter().zip(programs).collect();
+    ground::make_links(&ground.decisions)?;
+    let services = services::all(&settings, &ground, &programs);
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
     };

@@ -193,6 +193,29 @@ impl DaemonOptions {
         Ok(())
     }
 
+    /// Whether the user has said one of these: names of options, or keys of the configuration file.
+    pub(crate) fn says(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.values(name).next().is_some() || self.config.contains_key(*name))
+    }
+
+    /// The texts that the user gave to these options or keys.
+    pub(crate) fn texts<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        let configured = |name| match self.config.get(name) {
+            Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect(),
+            Some(Value::Object(object)) => object.values().filter_map(Value::as_str).collect(),
+            value => Vec::from_iter(value.and_then(Value::as_str)),
+        };
+        names.iter().flat_map(move |name| self.values(name).chain(configured(*name)))
+    }
+
+    /// What the user made of a switch of dockerd, if anything.
+    pub(crate) fn switch(&self, name: &str) -> Option<bool> {
+        // dockerd refuses what is neither.
+        let is_on = |text: &str| !["false", "0", "f", "F", "FALSE", "False"].contains(&text);
+        let configured = || self.config.get(name).map(|value| value.as_bool() != Some(false));
+        self.values(name).last().map(is_on).or_else(configured)
+    }
+
     /// Every address on which dockerd shall listen: the socket, the ports that `tls` stands for (`None`: no TCP), and
     /// what `-H` added. A `-H` for one of our ports takes the place of ours.
     pub(crate) fn listeners(&self, tls: Option<bool>) -> Vec<String> {
@@ -449,6 +472,27 @@ mod tests {
         let mut options = parse("").unwrap();
         options.read_config(r#"{"mtu": 1400}"#).unwrap();
         assert!(options.mtu_is_set);
+    }
+
+    #[test]
+    fn what_was_said_is_known_by_name() {
+        let mut options = parse("--iptables=false --ip6tables --dns 10.0.0.1 --ip-forward=true").unwrap();
+        let config = r#"{"default-address-pools": [], "userland-proxy": false,
+            "proxies": {"http-proxy": "a"}, "registry-mirrors": ["b", "c"]}"#;
+        options.read_config(config).unwrap();
+        assert!(options.says(&["dns"]) && options.says(&["x", "default-address-pools"]));
+        assert!(!options.says(&["dns-search"]));
+        let texts: Vec<_> = options.texts(&["proxies", "registry-mirrors", "dns", "icc"]).collect();
+        assert_eq!(texts, ["a", "b", "c", "10.0.0.1"]);
+        for (name, value) in [
+            ("iptables", Some(false)),
+            ("ip6tables", Some(true)),
+            ("ip-forward", Some(true)),
+            ("userland-proxy", Some(false)),
+            ("icc", None),
+        ] {
+            assert_eq!(options.switch(name), value, "{name}");
+        }
     }
 
     #[test]

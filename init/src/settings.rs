@@ -10,7 +10,7 @@ use std::time::Duration;
 use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
-use crate::ground::{self, BuildCache, Nofile, Registries};
+use crate::ground::{self, BuildCache, Nofile, Registries, firewall, network};
 use crate::log::Format;
 use crate::options::{DaemonOptions, tcp_port};
 
@@ -37,6 +37,10 @@ pub(crate) struct Settings {
     pub(crate) sync: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
+    /// Which kind of iptables dockerd uses.
+    pub(crate) firewall: firewall::Wish,
+    /// What networks inside are like.
+    pub(crate) network: network::Wishes,
     /// The environment that services get.
     pub(crate) environment: BTreeMap<String, OsString>,
     /// What deserves a word, though it ends nothing.
@@ -164,6 +168,8 @@ impl Settings {
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
             sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
+            firewall: firewall::Wish::parse(get, &daemon)?,
+            network: network::Wishes::parse(get, &daemon)?,
             daemon,
             environment: services,
             warnings,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dind_contract::{Finding, Verdict};
 use serde_json::{Map, Value};
@@ -19,6 +21,10 @@ pub(crate) struct Decision {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// More keys for dockerd's configuration file, where an option would clash with what the user's file says.
     pub(crate) config: Map<String, Value>,
+    /// Symbolic links to make below `/run/dind` before services start, each with what it leads to.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
+    /// Name servers on loopback, which a relay makes usable inside.
+    pub(crate) relayed: Vec<IpAddr>,
 }
 
 impl Decision {
@@ -36,6 +42,8 @@ impl Decision {
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             config: Map::new(),
+            links: Vec::new(),
+            relayed: Vec::new(),
         }
     }
 

@@ -5,11 +5,17 @@ mod capabilities;
 mod cgroups;
 mod data_root;
 mod decision;
+mod dns;
+pub(crate) mod firewall;
+mod forwarding;
 mod limits;
 mod mounts;
-mod network;
+pub(crate) mod network;
+mod pools;
 mod probe;
+mod program;
 mod registries;
+mod routes;
 mod runtime;
 mod trial;
 
@@ -39,7 +45,7 @@ pub(crate) use limits::{Nofile, apply as apply_limits};
 pub(crate) use mounts::detach_below;
 #[cfg(fuzzing)]
 pub(crate) use mounts::parse as parse_mounts;
-pub(crate) use probe::Probed;
+pub(crate) use probe::{Probed, Wanted};
 pub(crate) use registries::{Authorities, Registries};
 pub(crate) use trial::run as run_trial;
 
@@ -86,6 +92,11 @@ impl Ground {
         self.decisions.iter().flat_map(|decision| decision.config.clone()).collect()
     }
 
+    /// Name servers for which there must be a relay.
+    pub(crate) fn relayed(&self) -> impl Iterator<Item = IpAddr> {
+        self.decisions.iter().flat_map(|decision| decision.relayed.iter().copied())
+    }
+
     /// dockerd's environment: what the user's gives to services, and what was decided.
     pub(crate) fn environment(&self, given: &BTreeMap<String, OsString>) -> BTreeMap<String, OsString> {
         let decided = self.decisions.iter().flat_map(|decision| decision.environment.clone());
@@ -95,11 +106,19 @@ impl Ground {
 
 /// Decides about every part of the ground but for control groups, which are decided on while they are changed.
 pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
+    let file = std::fs::read_to_string(dns::RESOLV_CONF).unwrap_or_default();
+    let path = settings.environment.get("PATH").cloned().unwrap_or_default();
     let mut all = trial::decide(&probed.trial);
     all.extend(limits::decide(settings, &probed.limits));
     all.push(build_cache::decide(settings, &probed.disk));
     all.extend(registries::decide(settings));
-    all.push(network::decide_mtu(settings, network::mtu()));
+    all.extend([
+        firewall::decide(settings.firewall, &settings.daemon, probed.firewall.as_ref(), &path),
+        network::decide_mtu(settings, network::mtu()),
+        dns::decide(settings, &file),
+        pools::decide(settings, &probed.needed, &routes::attached()),
+        forwarding::decide(settings, forwarding::look()),
+    ]);
     all
 }
 
@@ -130,6 +149,21 @@ pub(crate) fn refuse_missing(decisions: &[Decision]) -> Result<(), Failure> {
     }
 }
 
+/// Makes the links that decisions need.
+///
+/// # Errors
+/// One cannot be made.
+pub(crate) fn make_links(decisions: &[Decision]) -> Result<(), Failure> {
+    for (link, target) in decisions.iter().flat_map(|decision| &decision.links) {
+        // The folder is on a fresh tmpfs of ours: there is nothing in the way.
+        let made = link.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::os::unix::fs::symlink(target, link)).map_err(|e| {
+            Failure::unavailable(format!("cannot make the link {}: {e}", link.display()), "look at /run/dind")
+        })?;
+    }
+    Ok(())
+}
+
 /// What a host would find and choose here. Nothing is changed.
 ///
 /// # Errors
@@ -137,7 +171,7 @@ pub(crate) fn refuse_missing(decisions: &[Decision]) -> Result<(), Failure> {
 pub(crate) fn diagnose(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     let authorities = Authorities::read(settings)?;
     let mut decisions = vec![cgroups::look()];
-    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root)));
+    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root, &wanted(settings))));
     decisions.extend(authorities.map(|authorities| authorities.decide()));
     let missing = capabilities::check().err().map(|failure| {
         Decision::good("capabilities", failure.cause, "none: no host can run").missing(failure.help)
@@ -150,7 +184,8 @@ pub(crate) fn diagnose(settings: &Settings) -> Result<Vec<Finding>, Failure> {
 /// # Errors
 /// No process can be made.
 pub(crate) fn start_probes(settings: &Settings) -> Result<Helper, Failure> {
-    let arguments = ["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    let mut arguments = vec!["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    arguments.extend(wanted(settings).arguments());
     Helper::start("the probes of the ground", &arguments, &settings.environment, PROBES)
 }
 
@@ -167,8 +202,13 @@ pub(crate) fn finish_probes(helper: Helper, signals: &SignalFd, log: &mut Log) -
 }
 
 /// Makes the probes and prints what they found: the work of the process that [`start_probes`] starts.
-pub(crate) fn print_probes(data_root: &Path) -> String {
-    serde_json::to_string(&probe::run(data_root)).unwrap_or_default()
+pub(crate) fn print_probes(data_root: &Path, wanted: &Wanted) -> String {
+    serde_json::to_string(&probe::run(data_root, wanted)).unwrap_or_default()
+}
+
+/// Which probes there is a use for.
+fn wanted(settings: &Settings) -> Wanted {
+    Wanted { no_firewall: !settings.firewall.needs_probe(&settings.daemon), needed: pools::needed(settings) }
 }
 
 /// Puts findings into the log, a line each.

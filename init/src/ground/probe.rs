@@ -1,6 +1,9 @@
 //! Probes that need other programs or may hang. They are made by a child (`dind-init probe`), which is an ordinary program:
 //! it may block and wait for its own children. PID 1 waits for its answer with a deadline, and decides.
+#![allow(clippy::disallowed_methods, reason = "a child of PID 1: it may have threads")]
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +11,27 @@ use serde::{Deserialize, Serialize};
 use super::build_cache::{self, Disk};
 use super::limits::{self, Limits};
 use super::trial::{self, Trial};
+use super::{firewall, pools};
+
+/// Which probes to make.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+pub(crate) struct Wanted {
+    /// Nobody asks about the firewall
+    #[arg(long)]
+    pub(crate) no_firewall: bool,
+    /// A name whose addresses no network inside may have
+    #[arg(long, value_name = "NAME")]
+    pub(crate) needed: Vec<String>,
+}
+
+impl Wanted {
+    /// As arguments of `dind-init probe`.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> = self.needed.iter().map(|name| format!("--needed={name}")).collect();
+        arguments.extend(self.no_firewall.then(|| "--no-firewall".to_owned()));
+        arguments
+    }
+}
 
 /// What the probes found. Nothing is decided yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +42,21 @@ pub(crate) struct Probed {
     pub(super) limits: Limits,
     /// The disk of the data root.
     pub(super) disk: Disk,
+    /// What there is to make firewall rules with, where that was asked for.
+    pub(crate) firewall: Option<firewall::Probed>,
+    /// The addresses of proxies and mirrors that were given by name or by address.
+    pub(crate) needed: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// Makes every probe, and leaves nothing behind.
-pub(crate) fn run(data_root: &Path) -> Probed {
-    Probed { trial: trial::probe(), limits: limits::probe(), disk: build_cache::probe(data_root) }
+pub(crate) fn run(data_root: &Path, wanted: &Wanted) -> Probed {
+    let needed = pools::look_up(&wanted.needed);
+    let firewall = (!wanted.no_firewall).then(firewall::probe);
+    Probed {
+        trial: trial::probe(),
+        limits: limits::probe(),
+        disk: build_cache::probe(data_root),
+        firewall,
+        needed: needed.finish(),
+    }
 }
