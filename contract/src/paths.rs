@@ -10,6 +10,10 @@ pub const EXEC_ROOT: &str = "/var/run/docker";
 pub const PIDFILE: &str = "/var/run/docker.pid";
 /// dockerd's configuration file unless `--config-file` says otherwise.
 pub const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+/// What dockerd reads in its place: that file, and what the host adds to it.
+pub const ENGINE_CONFIG: &str = "/run/dind/daemon.json";
+/// The authorities that dockerd trusts, where `DIND_CA_CERTIFICATES` adds some.
+pub const AUTHORITIES: &str = "/run/dind/ca-certificates.pem";
 /// Certificates, in `ca/`, `server/` and `client/`, unless `DOCKER_TLS_CERTDIR` says otherwise.
 pub const CERTIFICATES: &str = "/certs";
 /// `dind-init`'s own runtime files.

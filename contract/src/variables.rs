@@ -36,8 +36,28 @@ pub const DIND_SYNC: &str = "DIND_SYNC";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
+/// Limits of open files, `SOFT:HARD`.
+pub const DIND_NOFILE: &str = "DIND_NOFILE";
+/// Registries that stand in for Docker Hub.
+pub const DIND_REGISTRY_MIRRORS: &str = "DIND_REGISTRY_MIRRORS";
+/// Registries that are spoken to without TLS, or whatever their certificate.
+pub const DIND_INSECURE_REGISTRIES: &str = "DIND_INSECURE_REGISTRIES";
+/// Certificates of authorities to trust as well.
+pub const DIND_CA_CERTIFICATES: &str = "DIND_CA_CERTIFICATES";
+/// The most that the build cache may take.
+pub const DIND_BUILD_CACHE: &str = "DIND_BUILD_CACHE";
+
+/// Which kind of iptables dockerd uses.
+pub const DIND_FIREWALL: &str = "DIND_FIREWALL";
+/// MTU of networks inside.
+pub const DIND_MTU: &str = "DIND_MTU";
+/// Name servers of nested containers.
+pub const DIND_DNS: &str = "DIND_DNS";
+/// Where networks inside take their addresses from.
+pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
+
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 12] = [
+pub const ALL: [Variable; 21] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -89,6 +109,51 @@ pub const ALL: [Variable; 12] = [
         name: DOCKER_TLS_CERTDIR,
         default: "/certs",
         meaning: "folder of the certificates; set but empty means DIND_TLS=off",
+    },
+    Variable {
+        name: DIND_NOFILE,
+        default: "1024:524288",
+        meaning: "soft and hard limit of open files for containers and builds; never above the host's own",
+    },
+    Variable {
+        name: DIND_REGISTRY_MIRRORS,
+        default: "",
+        meaning: "mirrors of Docker Hub, comma-separated URLs",
+    },
+    Variable {
+        name: DIND_INSECURE_REGISTRIES,
+        default: "",
+        meaning: "registries without TLS or with any certificate, comma-separated HOST[:PORT] or address ranges",
+    },
+    Variable {
+        name: DIND_CA_CERTIFICATES,
+        default: "",
+        meaning: "a PEM file, or a folder of them, with authorities that registries are trusted by as well",
+    },
+    Variable {
+        name: DIND_BUILD_CACHE,
+        default: "10%",
+        meaning: "the most that the build cache may take: 20GB, 10% of the disk, or off for no limit",
+    },
+    Variable {
+        name: DIND_FIREWALL,
+        default: "auto",
+        meaning: "nft or legacy: the kind of iptables that dockerd uses; off: none; auto: what works here",
+    },
+    Variable {
+        name: DIND_MTU,
+        default: "",
+        meaning: "MTU of networks inside; without it, that of the way out where it is below 1500",
+    },
+    Variable {
+        name: DIND_DNS,
+        default: "",
+        meaning: "addresses of name servers for nested containers, comma-separated",
+    },
+    Variable {
+        name: DIND_ADDRESS_POOLS,
+        default: "",
+        meaning: "where networks inside take their addresses from, as base=10.200.0.0/16,size=24, with spaces between pools",
     },
 ];
 

@@ -1,6 +1,7 @@
 //! What `dind-init` was called for.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
+use crate::ground::Wanted;
 
 /// The job of one call.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,9 +25,13 @@ pub(crate) enum Job {
     /// Say what is under it, what was chosen, and why.
     Doctor { json: bool },
     /// Probe the ground, for the host that asks.
-    Probe { data_root: PathBuf, storage: String },
+    Probe { data_root: PathBuf, wanted: Wanted },
     /// Mount the data root's disk.
     Disk { data_root: PathBuf, bytes: u64 },
+    /// Put a container on trial, for the probe that asks.
+    Trial,
+    /// Relay name queries to these servers.
+    Resolver { servers: Vec<IpAddr> },
     /// Check every layer and image.
     Verify { data_root: PathBuf, json: bool },
     /// Set aside what an unclean stop has damaged.
@@ -73,10 +79,23 @@ enum Ask {
     },
     /// Probe the ground
     #[command(hide = true)]
-    Probe { data_root: PathBuf, storage: String },
+    Probe {
+        data_root: PathBuf,
+        #[command(flatten)]
+        wanted: Wanted,
+    },
     /// Mount the data root's disk
     #[command(hide = true)]
     Disk { data_root: PathBuf, bytes: u64 },
+    /// Put a container on trial
+    #[command(hide = true)]
+    Trial,
+    /// Relay name queries of nested containers
+    #[command(hide = true)]
+    Resolver {
+        #[arg(required = true)]
+        servers: Vec<IpAddr>,
+    },
     /// Check that every image is whole: each layer against the list of its files; ends with 70 when one is damaged
     Verify {
         /// The data root; it may be one that no host uses
@@ -122,8 +141,8 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         }
         Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
         Some(
-            "status" | "wait" | "health" | "doctor" | "probe" | "disk" | "verify" | "repair" | "sync"
-            | "flush",
+            "status" | "wait" | "health" | "doctor" | "probe" | "disk" | "trial" | "resolver" | "verify"
+            | "repair" | "sync" | "flush",
         ) => subcommand(&words),
         Some(command) => Err(Failure::usage(
             format!("cannot run {command:?}: this version has no command mode"),
@@ -140,8 +159,10 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Wait { timeout } => Job::Wait { timeout },
             Ask::Health => Job::Health,
             Ask::Doctor { json } => Job::Doctor { json },
-            Ask::Probe { data_root, storage } => Job::Probe { data_root, storage },
             Ask::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
+            Ask::Trial => Job::Trial,
+            Ask::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
+            Ask::Resolver { servers } => Job::Resolver { servers },
             Ask::Verify { data_root, json } => Job::Verify { data_root, json },
             Ask::Repair { data_root, engine_root } => Job::Repair { data_root, engine_root },
             Ask::Sync { data_root, engine_root } => Job::Sync { data_root, engine_root },

@@ -16,7 +16,7 @@ pub(crate) fn doctor(json: bool) -> Result<ExitCode, Failure> {
         Ok(status) => Diagnosis { version, host: true, findings: status.ground },
         Err(_) => {
             let settings = Settings::load(std::env::vars_os(), &[], crate::read_if_there)?;
-            Diagnosis { version, host: false, findings: ground::diagnose(&settings) }
+            Diagnosis { version, host: false, findings: ground::diagnose(&settings)? }
         }
     };
     let text = if json {

@@ -25,7 +25,7 @@ use crate::log::{self, Level, Log};
 use crate::notify::Notifications;
 use crate::process;
 use crate::reaper;
-use crate::services::Service;
+use crate::services::{Config, Service};
 use crate::settings::Settings;
 use crate::signals::{self, Meaning};
 use crate::status::StatusSocket;
@@ -286,6 +286,7 @@ impl Host<'_> {
     fn act(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Spawn { service } => return Some(self.spawn(service)),
+            Action::Signal { service, signal: Signal::Reload } => self.reload(service),
             Action::Signal { service, signal } => {
                 if signal == Signal::Terminate {
                     // dockerd ends only when nobody is connected any more, or after five seconds.
@@ -358,6 +359,20 @@ impl Host<'_> {
                 Event::Spawned { service, pid: started.pid }
             }
             Err(e) => Event::SpawnFailed { service, why: e.to_string() },
+        }
+    }
+
+    /// Has a service read its configuration again, with what its user has changed there.
+    fn reload(&mut self, service: usize) {
+        let Some(running) = self.running.get_mut(service) else { return };
+        if let Some(Config::Engine(config)) = &mut running.service.config
+            && let Err(why) = config.read_again(crate::read_if_there)
+        {
+            self.log.error(&format!("{why}; dockerd keeps the configuration that it has"));
+            return;
+        }
+        if let Some(pid) = running.pid {
+            process::send(pid, unix(Signal::Reload));
         }
     }
 
@@ -492,10 +507,15 @@ fn remove_leftovers(service: &Service) {
     }
 }
 
-fn write_config(config: Option<&(PathBuf, String)>) -> io::Result<()> {
-    let Some((path, text)) = config else { return Ok(()) };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+fn write_config(config: Option<&Config>) -> io::Result<()> {
+    match config {
+        None => Ok(()),
+        Some(Config::Text(path, text)) => {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(path, text)
+        }
+        Some(Config::Engine(config)) => config.write(),
     }
-    fs::write(path, text)
 }

@@ -14,6 +14,7 @@
 mod arguments;
 mod ask;
 mod doctor;
+mod engine_config;
 mod event_loop;
 mod failure;
 #[cfg(fuzzing)]
@@ -29,6 +30,7 @@ mod options;
 mod process;
 mod reaper;
 mod repair;
+mod resolver;
 mod services;
 mod settings;
 mod shutdown;
@@ -51,7 +53,7 @@ use time::OffsetDateTime;
 use arguments::Job;
 use event_loop::{Ended, Prepared};
 use failure::Failure;
-use ground::{Ground, Steps};
+use ground::{Authorities, Ground, Steps};
 use helper::NotUp;
 use log::{Log, Output};
 use notify::Notifications;
@@ -77,12 +79,17 @@ pub fn main() -> ExitCode {
         Ok(Job::Wait { timeout }) => ask::wait(timeout),
         Ok(Job::Health) => ask::health(),
         Ok(Job::Doctor { json }) => doctor::doctor(json),
-        Ok(Job::Probe { data_root, storage }) => {
-            ask::print(&ground::print_probes(&data_root, &storage));
+        Ok(Job::Resolver { servers }) => resolver::run(&servers),
+        Ok(Job::Probe { data_root, wanted }) => {
+            ask::print(&ground::print_probes(&data_root, &wanted));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::Disk { data_root, bytes }) => {
             ask::print(&ground::print_disk(&data_root, bytes));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::Trial) => {
+            ground::run_trial();
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::Repair { data_root, engine_root }) => repair::run(&data_root, &engine_root),
@@ -150,10 +157,19 @@ fn bring_up(
     }
     let mut steps = Steps::default();
     let programs = ground::check(&settings, &mut steps, log)?;
+    let authorities = Authorities::read(&settings)?;
     // Locked before anything is changed, so that a second host in the same place changes nothing.
     let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     let probes = ground::start_probes(&settings)?;
-    let surroundings = ground::prepare(&mut steps, log)?;
+    let surroundings = match ground::prepare(&settings, &mut steps, log) {
+        Ok(surroundings) => surroundings,
+        Err(failure) => {
+            // What the machine refuses to a container, it refuses to the host, too: the probes know what is missing.
+            let probed = ground::finish_probes(probes, &signals, log)?;
+            ground::refuse_missing(&ground::decide(&settings, &probed))?;
+            return Err(failure.into());
+        }
+    };
     let certificates = match &settings.listen {
         Listen::Local | Listen::Plain => None,
         Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
@@ -170,13 +186,19 @@ fn bring_up(
     let probed = ground::finish_probes(probes, &signals, log)?;
     let mut ground = Ground::new(settings.daemon.data_root.clone());
     ground.decisions = ground::decide(&settings, &probed);
-    ground.decisions.push(surroundings.cgroups);
+    ground.decisions.extend(surroundings.decisions);
+    if let Some(authorities) = authorities {
+        authorities.install()?;
+        ground.decisions.push(authorities.decide());
+    }
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
-    ground::refuse_missing(&findings)?;
+    ground::refuse_missing(&ground.decisions)?;
     ground.engine_root = ground::mount_disk(&settings, &probed, &signals, &mut steps, log)?;
     ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut steps, log)?;
-    let services = services::all(&settings, &ground).into_iter().zip(programs).collect();
+    ground::apply_limits(&settings);
+    ground::make_links(&ground.decisions)?;
+    let services = services::all(&settings, &ground, &programs);
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
     };

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
@@ -63,9 +63,6 @@ const PRINTING: [&str; 3] = ["help", "validate", "version"];
 /// Options, and keys of `daemon.json`, that decide on the MTU of networks.
 const MTU: [&str; 3] = ["mtu", "default-network-opt", "default-network-opts"];
 
-/// The feature with which dockerd keeps images in containerd.
-const SNAPSHOTTER: &str = "containerd-snapshotter";
-
 /// dockerd's options, sorted out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DaemonOptions {
@@ -77,18 +74,16 @@ pub(crate) struct DaemonOptions {
     pub(crate) data_root: PathBuf,
     /// dockerd's pid file.
     pub(crate) pidfile: PathBuf,
-    /// Which of the two dockerd reads from its configuration file, and must not be told again.
-    pub(crate) in_config: Vec<&'static str>,
     /// Where dockerd's configuration file is, or would be.
     pub(crate) config_file: PathBuf,
     /// What `--tls` or `--tlsverify` asked for.
     pub(crate) tls: Option<bool>,
     /// Whether somebody has thought of the networks' MTU.
     pub(crate) mtu_is_set: bool,
-    /// The storage driver that somebody chose.
-    pub(crate) storage_driver: Option<String>,
-    /// Whether somebody chose containerd's image store, which has drivers of its own.
-    pub(crate) snapshotter: bool,
+    /// Long name and value of each option in `passed`.
+    pub(crate) named: Vec<(String, String)>,
+    /// What the configuration file said.
+    pub(crate) config: Map<String, Value>,
 }
 
 /// One option as it was written: its long name, its value, and its words.
@@ -109,12 +104,11 @@ impl DaemonOptions {
             hosts: Vec::new(),
             data_root: PathBuf::from(paths::DATA_ROOT),
             pidfile: PathBuf::from(paths::PIDFILE),
-            in_config: Vec::new(),
             config_file: PathBuf::from(paths::DAEMON_JSON),
             tls: None,
             mtu_is_set: false,
-            storage_driver: None,
-            snapshotter: false,
+            named: Vec::new(),
+            config: Map::new(),
         };
         let mut rest = words;
         while let Some((word, after)) = next_word(rest, source)? {
@@ -150,10 +144,7 @@ impl DaemonOptions {
             "host" => self.hosts.push(listener(&value, source)?),
             "data-root" => self.data_root = absolute(&value, "--data-root", source)?,
             "pidfile" => self.pidfile = absolute(&value, "--pidfile", source)?,
-            "config-file" => {
-                self.config_file = absolute(&value, "--config-file", source)?;
-                self.passed.extend_from_slice(word.written);
-            }
+            "config-file" => self.config_file = absolute(&value, "--config-file", source)?,
             "tls" => self.tls = Some(switch(word, source)?),
             "tlsverify" if switch(word, source)? => self.tls = Some(true),
             "tlsverify" => {
@@ -164,17 +155,16 @@ impl DaemonOptions {
             }
             _ => {
                 self.mtu_is_set |= MTU.contains(&name);
-                match name {
-                    "storage-driver" => self.storage_driver = Some(value),
-                    "feature" => {
-                        self.snapshotter |= [SNAPSHOTTER, &format!("{SNAPSHOTTER}=true")].contains(&&*value);
-                    }
-                    _ => {}
-                }
                 self.passed.extend_from_slice(word.written);
+                self.named.push((name.to_owned(), value));
             }
         }
         Ok(())
+    }
+
+    /// The values that this option was given.
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.named.iter().filter(move |(named, _)| named == name).map(|(_, value)| value.as_str())
     }
 
     /// Takes note of what the configuration file (`text`) decides.
@@ -183,32 +173,8 @@ impl DaemonOptions {
     /// Text that is not a JSON object, and each key that a host decides itself.
     pub(crate) fn read_config(&mut self, text: &str) -> Result<(), Failure> {
         let file = self.config_file.display().to_string();
-        // dockerd takes these for an empty object, too.
-        let text = text.trim_start_matches('\u{feff}').trim();
-        let config: Value = serde_json::from_str(if text.is_empty() { "{}" } else { text })
-            .map_err(|e| Failure::usage(format!("{file} is not JSON: {e}"), "correct it, or leave it out"))?;
-        let Value::Object(config) = config else {
-            return Err(Failure::usage(
-                format!("{file} is not a JSON object"),
-                "correct it, or leave it out",
-            ));
-        };
-        for (key, instead) in REFUSED.into_iter().chain([
-            ("hosts", "name listeners with -H in DOCKER_OPTS, or set LOCAL=true to have none"),
-            ("tls", "set DIND_TLS to on or off"),
-            ("tlsverify", "set DIND_TLS to on or off"),
-        ]) {
-            // `"live-restore": false` is what a host does anyway.
-            if config.get(key).is_some_and(|value| key != "live-restore" || *value != Value::Bool(false)) {
-                return Err(Failure::usage(format!("{file}: \"{key}\" is decided by the host"), instead));
-            }
-        }
+        let config = check_config(text, &file)?;
         self.mtu_is_set |= MTU.iter().any(|key| config.contains_key(*key));
-        if let Some(driver) = config.get("storage-driver").and_then(Value::as_str) {
-            self.storage_driver = Some(driver.to_owned());
-        }
-        let feature = config.get("features").and_then(|features| features.get(SNAPSHOTTER));
-        self.snapshotter |= feature.is_some_and(|value| *value == Value::Bool(true));
         for (key, default, place) in [
             ("data-root", paths::DATA_ROOT, &mut self.data_root),
             ("pidfile", paths::PIDFILE, &mut self.pidfile),
@@ -222,9 +188,32 @@ impl DaemonOptions {
             }
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             *place = absolute(&text, &format!("\"{key}\""), &file)?;
-            self.in_config.push(key);
         }
+        self.config = config;
         Ok(())
+    }
+
+    /// Whether the user has said one of these: names of options, or keys of the configuration file.
+    pub(crate) fn says(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.values(name).next().is_some() || self.config.contains_key(*name))
+    }
+
+    /// The texts that the user gave to these options or keys.
+    pub(crate) fn texts<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
+        let configured = |name| match self.config.get(name) {
+            Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect(),
+            Some(Value::Object(object)) => object.values().filter_map(Value::as_str).collect(),
+            value => Vec::from_iter(value.and_then(Value::as_str)),
+        };
+        names.iter().flat_map(move |name| self.values(name).chain(configured(*name)))
+    }
+
+    /// What the user made of a switch of dockerd, if anything.
+    pub(crate) fn switch(&self, name: &str) -> Option<bool> {
+        // dockerd refuses what is neither.
+        let is_on = |text: &str| !["false", "0", "f", "F", "FALSE", "False"].contains(&text);
+        let configured = || self.config.get(name).map(|value| value.as_bool() != Some(false));
+        self.values(name).last().map(is_on).or_else(configured)
     }
 
     /// Every address on which dockerd shall listen: the socket, the ports that `tls` stands for (`None`: no TCP), and
@@ -249,6 +238,31 @@ impl DaemonOptions {
         }
         all
     }
+}
+
+/// The object in a configuration file, whose name is `file`.
+///
+/// # Errors
+/// Text that is not a JSON object, and each key that a host decides itself.
+pub(crate) fn check_config(text: &str, file: &str) -> Result<Map<String, Value>, Failure> {
+    // dockerd takes these for an empty object, too.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let config: Value = serde_json::from_str(if text.is_empty() { "{}" } else { text })
+        .map_err(|e| Failure::usage(format!("{file} is not JSON: {e}"), "correct it, or leave it out"))?;
+    let Value::Object(config) = config else {
+        return Err(Failure::usage(format!("{file} is not a JSON object"), "correct it, or leave it out"));
+    };
+    for (key, instead) in REFUSED.into_iter().chain([
+        ("hosts", "name listeners with -H in DOCKER_OPTS, or set LOCAL=true to have none"),
+        ("tls", "set DIND_TLS to on or off"),
+        ("tlsverify", "set DIND_TLS to on or off"),
+    ]) {
+        // `"live-restore": false` is what a host does anyway.
+        if config.get(key).is_some_and(|value| key != "live-restore" || *value != Value::Bool(false)) {
+            return Err(Failure::usage(format!("{file}: \"{key}\" is decided by the host"), instead));
+        }
+    }
+    Ok(config)
 }
 
 /// The next option of `rest` and what follows it.
@@ -422,7 +436,6 @@ mod tests {
             .read_config(r#"{"data-root": "/d", "pidfile": "/p", "mtu": 1400, "live-restore": false}"#)
             .unwrap();
         assert_eq!(options.data_root, PathBuf::from("/d"));
-        assert_eq!(options.in_config, ["data-root", "pidfile"]);
         for empty in ["", "\n", "\u{feff}{}"] {
             parse("").unwrap().read_config(empty).unwrap();
         }
@@ -459,6 +472,27 @@ mod tests {
         let mut options = parse("").unwrap();
         options.read_config(r#"{"mtu": 1400}"#).unwrap();
         assert!(options.mtu_is_set);
+    }
+
+    #[test]
+    fn what_was_said_is_known_by_name() {
+        let mut options = parse("--iptables=false --ip6tables --dns 10.0.0.1 --ip-forward=true").unwrap();
+        let config = r#"{"default-address-pools": [], "userland-proxy": false,
+            "proxies": {"http-proxy": "a"}, "registry-mirrors": ["b", "c"]}"#;
+        options.read_config(config).unwrap();
+        assert!(options.says(&["dns"]) && options.says(&["x", "default-address-pools"]));
+        assert!(!options.says(&["dns-search"]));
+        let texts: Vec<_> = options.texts(&["proxies", "registry-mirrors", "dns", "icc"]).collect();
+        assert_eq!(texts, ["a", "b", "c", "10.0.0.1"]);
+        for (name, value) in [
+            ("iptables", Some(false)),
+            ("ip6tables", Some(true)),
+            ("ip-forward", Some(true)),
+            ("userland-proxy", Some(false)),
+            ("icc", None),
+        ] {
+            assert_eq!(options.switch(name), value, "{name}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dind_contract::status::Endpoint;
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
 
+use crate::engine_config::EngineConfig;
 use crate::ground::Ground;
 use crate::options::tcp_port;
 use crate::settings::{Listen, Settings};
@@ -17,6 +18,7 @@ use crate::supervisor::Rules;
 /// dockerd may have thousands of containers to look after before it answers.
 const DOCKERD_READY: Duration = Duration::from_secs(300);
 const CONTAINERD_READY: Duration = Duration::from_secs(60);
+const RESOLVER_READY: Duration = Duration::from_secs(10);
 
 /// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
@@ -35,16 +37,56 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
-    /// A file that it needs, and its text.
-    pub(crate) config: Option<(PathBuf, String)>,
+    /// The file that it is configured by.
+    pub(crate) config: Option<Config>,
+}
+
+/// A service's configuration file.
+#[derive(Debug, Clone)]
+pub(crate) enum Config {
+    /// Where it is, and its text.
+    Text(PathBuf, String),
+    /// dockerd's: the user's, and what was decided.
+    Engine(EngineConfig),
 }
 
 /// The programs of the services, in the order of [`all`]; they are found on `PATH`.
 pub(crate) const PROGRAMS: [&str; 2] = ["containerd", "dockerd"];
 
-/// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`].
-pub(crate) fn all(settings: &Settings, ground: &Ground) -> Vec<Service> {
-    vec![containerd(settings, ground), dockerd(settings, ground)]
+/// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`];
+/// each with its program; `programs` has those of [`PROGRAMS`].
+pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) -> Vec<(Service, PathBuf)> {
+    let engine = [containerd(settings, ground), dockerd(settings, ground)];
+    let mut all: Vec<_> = engine.into_iter().zip(programs.iter().cloned()).collect();
+    let relayed: Vec<IpAddr> = ground.relayed().collect();
+    if !relayed.is_empty() {
+        // It starts before dockerd and ends after it: containers ask for names as long as they run.
+        all.insert(1, (resolver(&relayed), PathBuf::from("/proc/self/exe")));
+        if let Some((dockerd, _)) = all.last_mut() {
+            dockerd.rules.uses.push(1);
+        }
+    }
+    all
+}
+
+fn resolver(servers: &[IpAddr]) -> Service {
+    Service {
+        rules: Rules {
+            name: "resolver",
+            uses: Vec::new(),
+            ready_within: RESOLVER_READY,
+            answers_ping: false,
+            takes_options: false,
+            holds_containers: false,
+            essential: false,
+        },
+        arguments: std::iter::once("resolver".to_owned())
+            .chain(servers.iter().map(IpAddr::to_string))
+            .collect(),
+        environment: BTreeMap::new(),
+        leftovers: Vec::new(),
+        config: None,
+    }
 }
 
 fn containerd(settings: &Settings, ground: &Ground) -> Service {
@@ -58,12 +100,13 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
             answers_ping: false,
             takes_options: false,
             holds_containers: false,
+            essential: true,
         },
         arguments: vec!["--config".to_owned(), config.display().to_string()],
         environment: settings.environment.clone(),
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
-        config: Some((config, containerd_config(&ground.engine_root, socket))),
+        config: Some(Config::Text(config, containerd_config(&ground.engine_root, socket))),
     }
 }
 
@@ -90,11 +133,9 @@ fn containerd_config(data_root: &Path, socket: &str) -> String {
 fn dockerd(settings: &Settings, ground: &Ground) -> Service {
     let options = &settings.daemon;
     let mut arguments = vec!["--containerd".to_owned(), CONTAINERD_SOCKET.to_owned()];
+    arguments.extend(["--config-file".to_owned(), paths::ENGINE_CONFIG.to_owned()]);
     for (key, place) in [("data-root", &ground.engine_root), ("pidfile", &options.pidfile)] {
-        // dockerd refuses what is given in both places.
-        if !options.in_config.contains(&key) {
-            arguments.extend([format!("--{key}"), place.display().to_string()]);
-        }
+        arguments.extend([format!("--{key}"), place.display().to_string()]);
     }
     match &settings.listen {
         Listen::Local => {}
@@ -122,12 +163,17 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
             answers_ping: true,
             takes_options: true,
             holds_containers: true,
+            essential: true,
         },
         arguments,
         environment: ground.environment(&settings.environment),
         // A pid file is believed by dockerd when any process has that pid.
         leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
-        config: None,
+        config: Some(Config::Engine(EngineConfig::new(
+            &options.config_file,
+            &options.config,
+            ground.config(),
+        ))),
     }
 }
 
@@ -167,7 +213,11 @@ mod tests {
     }
 
     fn all_on_plain_ground(settings: &Settings) -> Vec<Service> {
-        all(settings, &Ground::new(settings.daemon.data_root.clone()))
+        with_ground(settings, &Ground::new(settings.daemon.data_root.clone()))
+    }
+
+    fn with_ground(settings: &Settings, ground: &Ground) -> Vec<Service> {
+        all(settings, ground, &PROGRAMS.map(PathBuf::from)).into_iter().map(|(service, _)| service).collect()
     }
 
     fn dockerd_arguments(environment: &[(&str, &str)]) -> String {
@@ -211,15 +261,28 @@ mod tests {
     #[test]
     fn containerd_keeps_its_data_where_dockerd_would_have_it() {
         let services = all_on_plain_ground(&settings(&[("DOCKER_OPTS", "--data-root '/data \"x\"'")]));
-        let (_, config) = services[0].config.clone().unwrap();
+        let Some(Config::Text(_, config)) = &services[0].config else { panic!() };
         assert!(config.contains(r#"root = "/data \"x\"/containerd/daemon""#), "{config}");
         assert!(config.contains(r#"state = "/var/run/docker/containerd/daemon""#), "{config}");
     }
 
     #[test]
     fn a_service_uses_only_services_that_start_before_it() {
-        for (id, service) in all_on_plain_ground(&settings(&[])).iter().enumerate() {
-            assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
+        let settings = settings(&[]);
+        let mut relayed = Ground::new(settings.daemon.data_root.clone());
+        let mut decision = crate::ground::Decision::good("dns", "", "");
+        decision.relayed = vec!["127.0.0.11".parse().unwrap()];
+        relayed.decisions.push(decision);
+        let table = [
+            (all_on_plain_ground(&settings), vec!["containerd", "dockerd"]),
+            (with_ground(&settings, &relayed), vec!["containerd", "resolver", "dockerd"]),
+        ];
+        for (services, names) in table {
+            assert_eq!(services.iter().map(|service| service.rules.name).collect::<Vec<_>>(), names);
+            for (id, service) in services.iter().enumerate() {
+                assert!(service.rules.uses.iter().all(|used| *used < id), "{}", service.rules.name);
+            }
+            assert_eq!(services.last().unwrap().rules.uses.len(), services.len() - 1);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
-use crate::ground::storage;
+use crate::ground::{self, BuildCache, Nofile, Registries, firewall, network, storage};
 use crate::log::Format;
 use crate::options::{DaemonOptions, tcp_port};
 
@@ -29,10 +29,20 @@ pub(crate) struct Settings {
     pub(crate) on_failure: OnFailure,
     /// Where images shall live.
     pub(crate) storage: storage::Wish,
+    /// Limits of open files, where somebody set them.
+    pub(crate) nofile: Option<Nofile>,
+    /// The most that the build cache may take, where somebody set it.
+    pub(crate) build_cache: Option<BuildCache>,
+    /// Mirrors, insecure registries and authorities.
+    pub(crate) registries: Registries,
     /// Whether the data root is synced after each acknowledgement.
     pub(crate) sync: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
+    /// Which kind of iptables dockerd uses.
+    pub(crate) firewall: firewall::Wish,
+    /// What networks inside are like.
+    pub(crate) network: network::Wishes,
     /// The environment that services get.
     pub(crate) environment: BTreeMap<String, OsString>,
     /// What deserves a word, though it ends nothing.
@@ -146,7 +156,10 @@ impl Settings {
             None => {}
         }
 
-        Ok(Self {
+        let settings = Self {
+            nofile: get(variables::DIND_NOFILE).map(Nofile::parse).transpose()?,
+            build_cache: get(variables::DIND_BUILD_CACHE).map(BuildCache::parse).transpose()?,
+            registries: Registries::parse(get)?,
             listen: listen(get, &daemon)?,
             names: names(get(variables::DIND_TLS_SAN).unwrap_or_default())?,
             stop_timeout: stop_timeout(get(variables::DIND_STOP_TIMEOUT))?,
@@ -156,12 +169,16 @@ impl Settings {
                 variables::DIND_ON_FAILURE,
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
-            storage: storage::wish(get, &daemon)?,
+            storage: storage::Wish::parse(get, &daemon)?,
             sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
+            firewall: firewall::Wish::parse(get, &daemon)?,
+            network: network::Wishes::parse(get, &daemon)?,
             daemon,
             environment: services,
             warnings,
-        })
+        };
+        ground::check_settings(&settings)?;
+        Ok(settings)
     }
 }
 

@@ -110,7 +110,7 @@ impl Stop {
         let asked = matches!(unit.life, Life::Stopping { .. });
         unit.life = Life::Stopped;
         // A service that had not come up yet has nothing to lose, and may not know SIGTERM yet.
-        if unit.was_ready && !(asked && end == End::Code(0)) {
+        if unit.rules.essential && unit.was_ready && !(asked && end == End::Code(0)) {
             let name = unit.rules.name;
             self.spoil(format!("{name} {how} while the host was stopping"), SEE_LOG, actions);
         }
@@ -207,7 +207,9 @@ impl Stop {
     /// How long a service may take to end.
     fn latest(&self, service: usize, units: &[Unit]) -> Moment {
         let Some(unit) = units.get(service) else { return self.schedule.end };
-        let has_ended = |used: &usize| units.get(*used).is_some_and(|used| used.life == Life::Stopped);
+        let has_ended = |used: &usize| {
+            units.get(*used).is_some_and(|used| used.rules.essential && used.life == Life::Stopped)
+        };
         if unit.rules.uses.iter().any(has_ended) {
             // What it uses has died under it: it waits in vain.
             self.schedule.containers
@@ -239,7 +241,9 @@ impl Stop {
                 Life::Stopping { pid, killed: false } if now >= latest => {
                     unit.life = Life::Stopping { pid, killed: true };
                     actions.push(Action::Signal { service, signal: Signal::Kill });
-                    self.spoil(format!("{name} did not end in time and is killed"), MORE_TIME, actions);
+                    if unit.rules.essential {
+                        self.spoil(format!("{name} did not end in time and is killed"), MORE_TIME, actions);
+                    }
                 }
                 Life::Stopping { killed: true, .. } if now >= self.schedule.end => {
                     say(actions, Level::Error, format!("{name} cannot be killed and is left behind"));

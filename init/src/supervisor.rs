@@ -142,7 +142,7 @@ impl Supervisor {
     pub(crate) fn phase(&self) -> Phase {
         if self.stop.is_some() {
             Phase::Stopping
-        } else if self.started && self.units.iter().all(|unit| matches!(unit.life, Life::Ready { .. })) {
+        } else if self.started && self.essential().all(|unit| matches!(unit.life, Life::Ready { .. })) {
             Phase::Ready
         } else if self.was_ready {
             Phase::Degraded
@@ -301,7 +301,8 @@ impl Supervisor {
         let again = std::mem::replace(&mut unit.was_ready, true);
         unit.crashed = false;
         unit.in_vain = 0;
-        for user in self.units.iter_mut().filter(|user| again && user.rules.uses.contains(&service)) {
+        let must_be_found = again && unit.rules.essential;
+        for user in self.units.iter_mut().filter(|user| must_be_found && user.rules.uses.contains(&service)) {
             if let Life::Ready { pid } = user.life
                 && user.rules.answers_ping
             {
@@ -339,7 +340,7 @@ impl Supervisor {
         unit.deaths.retain(|death| now.saturating_sub(*death) < WINDOW);
         unit.in_vain += 1;
         // One that only refused its options has touched nothing.
-        unit.crashed |= refusal.is_none();
+        unit.crashed |= refusal.is_none() && unit.rules.essential;
         if let Some(failure) = verdict(unit, self.policy.on_failure, end, how, refusal) {
             unit.life = Life::Stopped;
             say(actions, Level::Error, format!("stopping, because {}", failure.cause));
@@ -357,8 +358,12 @@ impl Supervisor {
     /// Whether a stop from here leaves the data root in order: nothing has crashed, and what the host before this one left
     /// unclean was seen to by an engine that came up.
     fn is_clean(&self) -> bool {
-        let recovered = self.policy.left_clean || self.units.iter().all(|unit| unit.was_ready);
+        let recovered = self.policy.left_clean || self.essential().all(|unit| unit.was_ready);
         recovered && !self.units.iter().any(|unit| unit.crashed)
+    }
+
+    fn essential(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().filter(|unit| unit.rules.essential)
     }
 
     /// Starts what can start, and does what is due, while the host is not stopping.
@@ -445,6 +450,7 @@ fn verdict(
     let (name, deaths) = (unit.rules.name, unit.deaths.len());
     let within = if deaths >= DEATHS { " within a minute" } else { " without ever being ready" };
     match refusal {
+        _ if !unit.rules.essential => None,
         Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
             if line.contains("tls:") || line.contains("x509") || line.contains("X509") {
                 return Some(Failure::usage(

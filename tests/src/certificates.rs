@@ -66,6 +66,12 @@ impl Authority {
         self.sign("made by a test", ExtendedKeyUsagePurpose::ServerAuth, names, days)
     }
 
+    /// A certificate for a server of this name.
+    pub fn server_named(&self, name: &str) -> Identity {
+        let name = SanType::DnsName(name.try_into().expect("it is a DNS name"));
+        self.sign("made by a test", ExtendedKeyUsagePurpose::ServerAuth, vec![name], YEAR)
+    }
+
     /// One that bears the name of those that hosts make, valid like [`Self::server_for`].
     pub fn server_as_of_a_host_for(&self, days: i64) -> Identity {
         self.sign("dind server", ExtendedKeyUsagePurpose::ServerAuth, Vec::new(), days)

@@ -71,6 +71,9 @@ fn sweep() {
         let _ = docker(["rm", "-fv", &container]);
     }
     let owner = format!("{{{{.Name}}}}\t{{{{.Label {OWNER:?}}}}}");
+    for network in abandoned(&["network", "ls", "--filter", &label, "--format", &owner]) {
+        let _ = docker(["network", "rm", &network]);
+    }
     for volume in abandoned(&["volume", "ls", "--filter", &label, "--format", &owner]) {
         let _ = docker(["volume", "rm", "-f", &volume]);
     }

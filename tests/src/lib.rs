@@ -3,7 +3,7 @@
 //! * Every command and every wait has a deadline, and says what it was about when the deadline passes.
 //! * Everything a test makes carries the label [`LABEL`] and is removed by a guard, even when the test fails.
 //!   What a killed test process leaves behind, the next one sweeps away.
-//! * A missing engine, image or busybox fails the test with the command that brings it. Nothing is ever skipped.
+//! * A missing engine, image, busybox or registry fails the test with the command that brings it. Nothing is ever skipped.
 
 mod archive;
 mod certificates;
@@ -15,7 +15,9 @@ mod image;
 mod inside;
 mod log;
 mod nested;
+mod network;
 mod options;
+mod registry;
 mod volume;
 mod wait;
 
@@ -27,6 +29,8 @@ pub use host::Host;
 pub use inside::Process;
 pub use log::Line;
 pub use nested::{POLITE, STUBBORN};
+pub use network::{Neighbour, Network};
 pub use options::{HostOptions, RUN_OPTIONS, image};
+pub use registry::{REGISTRY, REGISTRY_PORT, Registry};
 pub use volume::Volume;
 pub use wait::{until, until_equal};

@@ -15,7 +15,7 @@ pub fn image() -> &'static str {
 }
 
 /// The run options that the README documents: what a host needs instead of `--privileged`.
-pub const RUN_OPTIONS: [&str; 12] = [
+pub const RUN_OPTIONS: [&str; 10] = [
     "--cap-add",
     "SYS_ADMIN",
     "--cap-add",
@@ -24,8 +24,6 @@ pub const RUN_OPTIONS: [&str; 12] = [
     "seccomp=unconfined",
     "--security-opt",
     "apparmor=unconfined",
-    "--security-opt",
-    "systempaths=unconfined",
     "--device-cgroup-rule",
     "a *:* rwm",
 ];
@@ -34,8 +32,9 @@ pub const RUN_OPTIONS: [&str; 12] = [
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct HostOptions {
+    /// What takes the place of the documented options.
+    instead: Option<Vec<String>>,
     run: Vec<String>,
-    left_out: Vec<&'static str>,
     arguments: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
 }
@@ -47,9 +46,9 @@ impl HostOptions {
         self
     }
 
-    /// Leaves out the documented options that have these values.
-    pub fn without(mut self, values: &[&'static str]) -> Self {
-        self.left_out.extend(values);
+    /// Takes the documented options away, and these in their place.
+    pub fn instead(mut self, options: &[&str]) -> Self {
+        self.instead = Some(options.iter().map(|option| (*option).to_owned()).collect());
         self
     }
 
@@ -89,8 +88,11 @@ impl HostOptions {
         engine::prepare();
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
-        let documented = RUN_OPTIONS.chunks(2).filter(|option| !self.left_out.contains(&option[1])).flatten();
-        let create = create.args(documented).args(self.run).arg(image()).args(self.arguments);
+        let create = create
+            .args(self.instead.unwrap_or_else(|| RUN_OPTIONS.map(str::to_owned).to_vec()))
+            .args(self.run)
+            .arg(image())
+            .args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
         host.put(&self.files);

@@ -59,7 +59,9 @@ fn an_engine_that_stopped_answering_is_not_healthy() {
 fn an_engine_that_stopped_answering_does_not_keep_the_host_from_its_end() {
     let host = Host::options().env("DIND_STOP_TIMEOUT", "4").start();
     let pid = host.pid_of("dockerd");
-    host.shell(&format!("kill -STOP {pid}")).ok();
+    // Again and again, since a stop wakes whoever was stopped.
+    let hang = format!("while kill -STOP {pid}; do :; done");
+    docker(["exec", "-d", host.name(), "sh", "-c", &hang]).ok();
     host.stop_within(4);
     host.assert_exited(70);
     host.start();

@@ -3,7 +3,8 @@
 use dind_tests::{Host, Volume, docker, until};
 
 /// An engine without a host: dockerd, with a containerd that it starts itself.
-const BARE: &str = "for cgroup in /sys/fs/cgroup/*; do mount -o remount,bind,rw $cgroup; done; exec dockerd";
+const BARE: &str =
+    "for place in /sys/fs/cgroup/* /proc/sys; do mount -o remount,bind,rw $place; done; exec dockerd";
 
 #[test]
 fn a_volume_keeps_its_images_across_hosts() {

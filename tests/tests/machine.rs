@@ -81,7 +81,8 @@ fn without_its_capabilities_a_host_says_what_it_lacks() {
 
 #[test]
 fn a_host_runs_on_uncommon_ground() {
-    let table: [&[&str]; 6] = [
+    let table: [&[&str]; 7] = [
+        &["--security-opt", "systempaths=unconfined"],
         &["-t"],
         &["--network", "none"],
         &["--tmpfs", "/run"],

@@ -95,5 +95,7 @@ typed! {
     without_a_port: "Without a port",
     without_tls: "Without TLS",
     keep_the_images: "Keep the images",
+    ask_a_host: "Ask a host",
     how_a_host_stops: "How a host stops",
+    what_survives: "What survives a kill and a power cut",
 }

@@ -3,7 +3,7 @@
 use dind_tests::{Host, Volume, docker};
 
 /// Variable, value, and what the error says.
-const REFUSED: [(&str, &str, &[&str]); 16] = [
+const REFUSED: [(&str, &str, &[&str]); 18] = [
     ("LOCAL", "maybe", &["LOCAL=maybe is not a yes or a no", "LOCAL=true"]),
     ("DIND_TLS", "perhaps", &["DIND_TLS=perhaps", "on", "off"]),
     ("DIND_TLS", "", &["DIND_TLS="]),
@@ -19,6 +19,8 @@ const REFUSED: [(&str, &str, &[&str]); 16] = [
     ("DOCKER_OPTS", "--label \"a=b", &["DOCKER_OPTS", "quote"]),
     ("DOCKER_TLS_CERTDIR", "certs", &["DOCKER_TLS_CERTDIR", "certs"]),
     ("COMPOSE_SCRIPT", "services: {}", &["COMPOSE_SCRIPT"]),
+    ("DIND_NOFILE", "5:4", &["DIND_NOFILE=5:4", "1024:524288"]),
+    ("DIND_BUILD_CACHE", "10", &["DIND_BUILD_CACHE=10 ", "10%"]),
     ("DIND_tls", "off", &["DIND_tls", "DIND_TLS"]),
 ];
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use dind_tests::{Host, HostOptions, Volume, docker, until_equal};
+use dind_tests::{Host, HostOptions, RUN_OPTIONS, Volume, docker, until_equal};
 use serde_json::Value;
 
 /// A data root on the root of the host's container, which is overlay or fuse-overlayfs itself.
@@ -193,7 +193,7 @@ fn plain_copies_are_the_last() {
 /// Without the devices' rule nothing but plain copies is left there, and the reason is the kernel's.
 #[test]
 fn without_devices_there_is_no_disk() {
-    let options = Host::options().without(&["a *:* rwm"]);
+    let options = Host::options().instead(&RUN_OPTIONS[..RUN_OPTIONS.len() - 2]);
     let host = options.run(DATA_ROOT).start();
     assert_chose(&host, "fallback", "vfs", "vfs");
     let why = storage(&host)["why"].as_str().unwrap().to_owned();
@@ -201,7 +201,7 @@ fn without_devices_there_is_no_disk() {
     build(&host);
     assert_works(&host);
     // A volume needs no devices.
-    let host = Host::options().without(&["a *:* rwm"]).start();
+    let host = Host::options().instead(&RUN_OPTIONS[..RUN_OPTIONS.len() - 2]).start();
     assert_chose(&host, "good", "overlay2", "overlay2");
 }
 
@@ -250,7 +250,7 @@ fn a_way_that_does_not_work_is_refused() {
     };
     refused(
         Host::options().env("DIND_STORAGE", "overlay2"),
-        &["storage: overlay2 does not work here: ", "DIND_STORAGE=auto"],
+        &["storage: ", "; overlay2 does not work here: ", "DIND_STORAGE=auto"],
     );
     refused(Host::options().env("DIND_STORAGE", "fuse-overlayfs"), &["fuse-overlayfs does not work here: "]);
     let no_mkfs = after("rm -f $(command -v mkfs.ext4)").env("DIND_STORAGE", "loop");

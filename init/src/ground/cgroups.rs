@@ -88,10 +88,7 @@ fn cgroup_mounts() -> Vec<Mount> {
 }
 
 fn unavailable(cause: &str) -> Failure {
-    Failure::unavailable(
-        cause,
-        "start the host with --cap-add SYS_ADMIN and --security-opt systempaths=unconfined, or --privileged",
-    )
+    Failure::unavailable(cause, "start the host with --cap-add SYS_ADMIN, or --privileged")
 }
 
 /// Moves the processes of `root` into a leaf and hands every controller to its children.

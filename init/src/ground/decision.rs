@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dind_contract::{Finding, Verdict};
+use serde_json::{Map, Value};
 
 use crate::log::Log;
 
@@ -16,6 +19,12 @@ pub(crate) struct Decision {
     pub(crate) arguments: Vec<String>,
     /// More environment for dockerd; it wins over what the user's environment says.
     pub(crate) environment: BTreeMap<String, OsString>,
+    /// More keys for dockerd's configuration file, where an option would clash with what the user's file says.
+    pub(crate) config: Map<String, Value>,
+    /// Symbolic links to make below `/run/dind` before services start, each with what it leads to.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
+    /// Name servers on loopback, which a relay makes usable inside.
+    pub(crate) relayed: Vec<IpAddr>,
 }
 
 impl Decision {
@@ -32,6 +41,9 @@ impl Decision {
             },
             arguments: Vec::new(),
             environment: BTreeMap::new(),
+            config: Map::new(),
+            links: Vec::new(),
+            relayed: Vec::new(),
         }
     }
 
@@ -58,6 +70,12 @@ impl Decision {
     /// What dockerd is told.
     pub(crate) fn with_arguments<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// What dockerd's configuration file says as well.
+    pub(crate) fn with_config(mut self, key: &str, value: Value) -> Self {
+        self.config.insert(key.to_owned(), value);
         self
     }
 }

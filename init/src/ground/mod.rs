@@ -1,14 +1,24 @@
 //! What a host needs from the machine under it. Whatever can be refused is looked at before anything is changed.
 
+mod build_cache;
 mod capabilities;
 mod cgroups;
 mod data_root;
 mod decision;
+mod dns;
+pub(crate) mod firewall;
+mod forwarding;
+mod limits;
 mod mounts;
-mod network;
+pub(crate) mod network;
+mod pools;
 mod probe;
+mod program;
+mod registries;
+mod routes;
 mod runtime;
 pub(crate) mod storage;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,6 +29,7 @@ use std::time::{Duration, Instant};
 use dind_contract::status::{LastStop, Step};
 use dind_contract::{Finding, Verdict};
 use nix::sys::signalfd::SignalFd;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::helper::{Helper, NotUp};
@@ -28,13 +39,17 @@ use crate::services;
 use crate::settings::Settings;
 use crate::sync::Synced;
 
+pub(crate) use build_cache::BuildCache;
 pub(crate) use data_root::{DataRoot, mark_clean};
 pub(crate) use decision::Decision;
+pub(crate) use limits::{Nofile, apply as apply_limits};
 pub(crate) use mounts::detach_below;
 #[cfg(fuzzing)]
 pub(crate) use mounts::parse as parse_mounts;
-pub(crate) use probe::Probed;
+pub(crate) use probe::{Probed, Wanted};
+pub(crate) use registries::{Authorities, Registries};
 pub(crate) use storage::release as release_disk;
+pub(crate) use trial::run as run_trial;
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
 const PROBES: Duration = Duration::from_secs(30);
@@ -51,8 +66,8 @@ pub(crate) struct Surroundings {
     pub(crate) outside: IpAddr,
     /// Its name.
     pub(crate) hostname: String,
-    /// What was done about control groups.
-    pub(crate) cgroups: Decision,
+    /// What was decided while it was done: about control groups, and proxies.
+    pub(crate) decisions: Vec<Decision>,
 }
 
 /// What the services stand on.
@@ -74,6 +89,16 @@ impl Ground {
         self.decisions.iter().flat_map(|decision| decision.arguments.iter().map(String::as_str))
     }
 
+    /// What dockerd's configuration file says beside what its user wrote there.
+    pub(crate) fn config(&self) -> Map<String, Value> {
+        self.decisions.iter().flat_map(|decision| decision.config.clone()).collect()
+    }
+
+    /// Name servers for which there must be a relay.
+    pub(crate) fn relayed(&self) -> impl Iterator<Item = IpAddr> {
+        self.decisions.iter().flat_map(|decision| decision.relayed.iter().copied())
+    }
+
     /// dockerd's environment: what the user's gives to services, and what was decided.
     pub(crate) fn environment(&self, given: &BTreeMap<String, OsString>) -> BTreeMap<String, OsString> {
         let decided = self.decisions.iter().flat_map(|decision| decision.environment.clone());
@@ -83,20 +108,47 @@ impl Ground {
 
 /// Decides about every part of the ground but for control groups, which are decided on while they are changed.
 pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
-    vec![storage::decide(settings, &probed.storage).decision, network::decide_mtu(settings, network::mtu())]
+    let file = std::fs::read_to_string(dns::RESOLV_CONF).unwrap_or_default();
+    let path = settings.environment.get("PATH").cloned().unwrap_or_default();
+    let mut all = trial::decide(&probed.trial);
+    all.push(storage::decide(settings, &probed.storage).decision);
+    all.extend(limits::decide(settings, &probed.limits));
+    all.push(build_cache::decide(settings, &probed.disk));
+    all.extend(registries::decide(settings));
+    all.extend([
+        firewall::decide(settings.firewall, &settings.daemon, probed.firewall.as_ref(), &path),
+        network::decide_mtu(settings, network::mtu()),
+        dns::decide(settings, &file),
+        pools::decide(settings, &probed.needed, &routes::attached()),
+        forwarding::decide(settings, forwarding::look()),
+    ]);
+    all
 }
 
-/// Ends the start where a part of the ground cannot bear a host, though it was asked to.
+/// Refuses settings that say twice what can be said once.
 ///
 /// # Errors
-/// The first such part.
-pub(crate) fn refuse_missing(findings: &[Finding]) -> Result<(), Failure> {
-    match findings.iter().find(|finding| finding.verdict == Verdict::Missing) {
+/// The first of them.
+pub(crate) fn check_settings(settings: &Settings) -> Result<(), Failure> {
+    limits::check(settings)?;
+    build_cache::check(settings)
+}
+
+/// The first finding without which no host can run, as what ends it.
+///
+/// # Errors
+/// There is one.
+pub(crate) fn refuse_missing(decisions: &[Decision]) -> Result<(), Failure> {
+    let mut findings = decisions.iter().map(|decision| &decision.finding);
+    match findings.find(|finding| finding.verdict == Verdict::Missing) {
         None => Ok(()),
-        Some(finding) => Err(Failure::unavailable(
-            format!("{}: {}", finding.subject, finding.why),
-            finding.better.clone().unwrap_or_default(),
-        )),
+        Some(finding) => {
+            let why = if finding.why.is_empty() { String::new() } else { format!("; {}", finding.why) };
+            Err(Failure::unavailable(
+                format!("{}: {}{why}", finding.subject, finding.found),
+                finding.better.clone().unwrap_or_default(),
+            ))
+        }
     }
 }
 
@@ -134,14 +186,34 @@ pub(crate) fn mount_disk(
     }
 }
 
+/// Makes the links that decisions need.
+///
+/// # Errors
+/// One cannot be made.
+pub(crate) fn make_links(decisions: &[Decision]) -> Result<(), Failure> {
+    for (link, target) in decisions.iter().flat_map(|decision| &decision.links) {
+        // The folder is on a fresh tmpfs of ours: there is nothing in the way.
+        let made = link.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::os::unix::fs::symlink(target, link)).map_err(|e| {
+            Failure::unavailable(format!("cannot make the link {}: {e}", link.display()), "look at /run/dind")
+        })?;
+    }
+    Ok(())
+}
+
 /// What a host would find and choose here. Nothing is changed.
-pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
+///
+/// # Errors
+/// A setting that no host would take.
+pub(crate) fn diagnose(settings: &Settings) -> Result<Vec<Finding>, Failure> {
+    let authorities = Authorities::read(settings)?;
     let mut decisions = vec![cgroups::look()];
-    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root, storage::wanted(settings))));
+    decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root, &wanted(settings))));
+    decisions.extend(authorities.map(|authorities| authorities.decide()));
     let missing = capabilities::check().err().map(|failure| {
         Decision::good("capabilities", failure.cause, "none: no host can run").missing(failure.help)
     });
-    missing.into_iter().chain(decisions).map(|decision| decision.finding).collect()
+    Ok(missing.into_iter().chain(decisions).map(|decision| decision.finding).collect())
 }
 
 /// Starts the process that makes the probes: other work can be done meanwhile.
@@ -149,8 +221,8 @@ pub(crate) fn diagnose(settings: &Settings) -> Vec<Finding> {
 /// # Errors
 /// No process can be made.
 pub(crate) fn start_probes(settings: &Settings) -> Result<Helper, Failure> {
-    let (root, storage) = (settings.daemon.data_root.display().to_string(), storage::wanted(settings));
-    let arguments = ["probe".to_owned(), "--".to_owned(), root, storage.to_owned()];
+    let mut arguments = vec!["probe".to_owned(), settings.daemon.data_root.display().to_string()];
+    arguments.extend(wanted(settings).arguments());
     Helper::start("the probes of the ground", &arguments, &settings.environment, PROBES)
 }
 
@@ -167,8 +239,17 @@ pub(crate) fn finish_probes(helper: Helper, signals: &SignalFd, log: &mut Log) -
 }
 
 /// Makes the probes and prints what they found: the work of the process that [`start_probes`] starts.
-pub(crate) fn print_probes(data_root: &Path, storage: &str) -> String {
-    serde_json::to_string(&probe::run(data_root, storage)).unwrap_or_default()
+pub(crate) fn print_probes(data_root: &Path, wanted: &Wanted) -> String {
+    serde_json::to_string(&probe::run(data_root, wanted)).unwrap_or_default()
+}
+
+/// Which probes there is a use for.
+fn wanted(settings: &Settings) -> Wanted {
+    Wanted {
+        no_firewall: !settings.firewall.needs_probe(&settings.daemon),
+        storage: storage::wanted(settings).to_owned(),
+        needed: pools::needed(settings),
+    }
 }
 
 /// Mounts the data root's disk and prints what came of it: the work of the process that [`mount_disk`] starts.
@@ -226,7 +307,11 @@ pub(crate) fn check(settings: &Settings, steps: &mut Steps, log: &mut Log) -> Re
 ///
 /// # Errors
 /// What cannot be brought there, by name.
-pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, Failure> {
+pub(crate) fn prepare(
+    settings: &Settings,
+    steps: &mut Steps,
+    log: &mut Log,
+) -> Result<Surroundings, Failure> {
     steps.take(log, "orphans", || {
         let ended = runtime::end_orphans();
         Ok((
@@ -235,7 +320,11 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
         ))
     })?;
     steps.take(log, "runtime folders", || Ok((runtime::renew()?, None)))?;
-    steps.take(log, "mounts", || Ok(((), mounts::share_root())))?;
+    steps.take(log, "mounts", || {
+        let said = [mounts::share_root(), mounts::open_proc_sys()?];
+        Ok(((), said.into_iter().flatten().reduce(|all, one| format!("{all}, {one}"))))
+    })?;
+    let proxies = registries::pass_on_proxies(settings);
     let cgroups = steps.take(log, "cgroups", || cgroups::prepare().map(|decision| (decision, None)))?;
     let hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -243,7 +332,8 @@ pub(crate) fn prepare(steps: &mut Steps, log: &mut Log) -> Result<Surroundings, 
     let outside = network::outside()
         .or_else(|| addresses.iter().find(|address| !address.is_loopback()).copied())
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    Ok(Surroundings { addresses, outside, hostname, cgroups })
+    let decisions = std::iter::once(cgroups).chain(proxies).collect();
+    Ok(Surroundings { addresses, outside, hostname, decisions })
 }
 
 /// Takes hold of the data root, for as long as the value lives.

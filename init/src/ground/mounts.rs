@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::failure::Failure;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)), as far as a host needs it.
@@ -64,6 +65,28 @@ fn unescape(text: &str) -> String {
 pub(super) fn make_writable(mounted: &Mount) -> nix::Result<()> {
     let flags = (mounted.flags - MsFlags::MS_RDONLY) | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
     mount(None::<&str>, &mounted.place, None::<&str>, flags, None::<&str>)
+}
+
+/// Where the kernel's settings are.
+const PROC_SYS: &str = "/proc/sys";
+
+/// Makes the kernel's settings writable: dockerd turns forwarding on, and IPv6 off for each container that has none. Docker
+/// makes them read-only, and with SYS_ADMIN that is not for long.
+///
+/// # Errors
+/// They are read-only and stay so.
+pub(super) fn open_proc_sys() -> Result<Option<String>, Failure> {
+    let mounted = all().into_iter().rfind(|mounted| mounted.place == Path::new(PROC_SYS));
+    let Some(read_only) = mounted.filter(|mounted| mounted.flags.contains(MsFlags::MS_RDONLY)) else {
+        return Ok(None);
+    };
+    make_writable(&read_only).map_err(|e| {
+        Failure::unavailable(
+            format!("{PROC_SYS} is read-only and cannot be made writable: {}", e.desc().to_lowercase()),
+            "start the host with --security-opt systempaths=unconfined, or with --privileged",
+        )
+    })?;
+    Ok(Some(format!("{PROC_SYS} made writable")))
 }
 
 /// Lets mounts travel between this host and its containers where those ask for it (`bind-propagation=rshared`), as on a

@@ -3,18 +3,77 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
-use dind_contract::API_PORT;
+use dind_contract::{API_PORT, variables};
 use nix::ifaddrs::getifaddrs;
 
 use super::decision::Decision;
+use super::pools::Pool;
+use super::{dns, pools};
 use crate::failure::Failure;
+use crate::options::DaemonOptions;
+use crate::resolver;
 use crate::settings::Settings;
 
 /// The MTU that dockerd gives to networks unless it is told otherwise. Where the way out takes less, large packets of
 /// nested containers would vanish, and their connections hang.
 const ETHERNET_MTU: u32 = 1500;
 
-/// The machine's addresses, without those of links (`fe80::`), which no name could be given to.
+/// What a user wants of networks inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// Their MTU.
+    pub(crate) mtu: Option<u32>,
+    /// The name servers of nested containers.
+    pub(crate) dns: Vec<IpAddr>,
+    /// Where they take their addresses from.
+    pub(crate) pools: Vec<Pool>,
+}
+
+impl Wishes {
+    /// Reads `DIND_MTU`, `DIND_DNS` and `DIND_ADDRESS_POOLS`.
+    ///
+    /// # Errors
+    /// One that is not usable, or is decided by dockerd's options, too.
+    pub(crate) fn parse<'a>(
+        get: impl Fn(&str) -> Option<&'a str>,
+        daemon: &DaemonOptions,
+    ) -> Result<Self, Failure> {
+        let get = |name: &str| get(name).filter(|text| !text.trim().is_empty());
+        for (name, twice, what) in [
+            (variables::DIND_MTU, daemon.mtu_is_set, "the MTU"),
+            (variables::DIND_DNS, daemon.says(&["dns"]), "name servers"),
+            (
+                variables::DIND_ADDRESS_POOLS,
+                daemon.says(&["default-address-pool", "default-address-pools"]),
+                "address pools",
+            ),
+        ] {
+            if twice && get(name).is_some() {
+                return Err(Failure::usage(
+                    format!("{name} is set, and dockerd's options decide on {what}, too"),
+                    "leave one of them out",
+                ));
+            }
+        }
+        Ok(Self {
+            mtu: get(variables::DIND_MTU).map(parse_mtu).transpose()?,
+            dns: get(variables::DIND_DNS).map(dns::parse).transpose()?.unwrap_or_default(),
+            pools: get(variables::DIND_ADDRESS_POOLS).map(pools::parse).transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+/// What IPv4 needs at least (RFC 791), and what the header of a packet can name at most.
+fn parse_mtu(text: &str) -> Result<u32, Failure> {
+    text.trim().parse().ok().filter(|mtu| (68..=65_535).contains(mtu)).ok_or_else(|| {
+        Failure::usage(
+            format!("{}={text} is not a number of bytes from 68 to 65535", variables::DIND_MTU),
+            "set it to what the narrowest part of the way out takes, or leave it out to have that found",
+        )
+    })
+}
+
+/// The machine's addresses, without those of links (`fe80::`), which no name could be given to, and of our own relay.
 pub(super) fn addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return Vec::new() };
     interfaces
@@ -24,6 +83,7 @@ pub(super) fn addresses() -> Vec<IpAddr> {
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
         })
         .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .filter(|address| *address != resolver::ADDRESS)
         .collect()
 }
 
@@ -37,6 +97,19 @@ pub(super) fn outside() -> Option<IpAddr> {
 
 /// Gives networks inside the MTU of the way out.
 pub(super) fn decide_mtu(settings: &Settings, found: Option<u32>) -> Decision {
+    let with = |decision: Decision, mtu: u32| {
+        // The first is for the default bridge, the second for networks that users and Compose make.
+        decision.with_arguments([
+            format!("--mtu={mtu}"),
+            format!("--default-network-opt=bridge=com.docker.network.driver.mtu={mtu}"),
+        ])
+    };
+    if let Some(mtu) = settings.network.mtu {
+        let said = found
+            .map_or("there is no way out".to_owned(), |found| format!("the way out takes {found} bytes"));
+        let decision = Decision::good("mtu", said, format!("{mtu} for every network inside"));
+        return with(decision.because("DIND_MTU says so"), mtu);
+    }
     let Some(found) = found else {
         return Decision::good("mtu", "there is no way out", format!("{ETHERNET_MTU}, dockerd's own"));
     };
@@ -44,13 +117,8 @@ pub(super) fn decide_mtu(settings: &Settings, found: Option<u32>) -> Decision {
     if settings.daemon.mtu_is_set {
         Decision::good("mtu", said, "what DOCKER_OPTS, the arguments or daemon.json say")
     } else if found < ETHERNET_MTU {
-        // The first is for the default bridge, the second for networks that users and Compose make.
-        Decision::good("mtu", said, format!("{found} for every network inside"))
-            .because("larger packets would vanish on the way out, and connections hang")
-            .with_arguments([
-                format!("--mtu={found}"),
-                format!("--default-network-opt=bridge=com.docker.network.driver.mtu={found}"),
-            ])
+        let decision = Decision::good("mtu", said, format!("{found} for every network inside"));
+        with(decision.because("larger packets would vanish on the way out, and connections hang"), found)
     } else {
         Decision::good("mtu", said, format!("{ETHERNET_MTU}, dockerd's own"))
     }
@@ -115,6 +183,41 @@ mod tests {
         assert!(narrow.contains("--mtu=1400") && narrow.contains("driver.mtu=1400"), "{narrow}");
         for (options, mtu) in [("", Some(1500)), ("", Some(9000)), ("", None), ("--mtu 1200", Some(1400))] {
             assert_eq!(arguments(options, mtu), "", "{options} {mtu:?}");
+        }
+    }
+
+    fn load(name: &str, value: &str, options: &str) -> Result<Settings, Failure> {
+        let environment = [("DOCKER_OPTS".into(), options.into()), (name.into(), value.into())];
+        Settings::load(environment, &[], |_| Ok(None))
+    }
+
+    #[test]
+    fn the_mtu_can_be_told() {
+        let decision = decide_mtu(&load("DIND_MTU", "1280", "").unwrap(), Some(1400));
+        assert!(decision.arguments.contains(&"--mtu=1280".to_owned()), "{:?}", decision.arguments);
+        assert_eq!(load("DIND_MTU", "", "").unwrap().network, Wishes::default());
+    }
+
+    #[test]
+    fn bad_wishes_are_named() {
+        for (name, value, options) in [
+            ("DIND_MTU", "67", ""),
+            ("DIND_MTU", "1400.5", ""),
+            ("DIND_MTU", "65536", ""),
+            ("DIND_MTU", "1400", "--mtu 1400"),
+            ("DIND_DNS", "ns.example", ""),
+            ("DIND_DNS", "10.0.0.1,127.0.0.1", ""),
+            ("DIND_DNS", "10.0.0.1", "--dns 10.0.0.1"),
+            ("DIND_ADDRESS_POOLS", "10.0.0.0/8", ""),
+            (
+                "DIND_ADDRESS_POOLS",
+                "base=10.0.0.0/8,size=24",
+                "--default-address-pool base=10.0.0.0/8,size=24",
+            ),
+        ] {
+            let failure = load(name, value, options).unwrap_err();
+            assert_eq!(failure.code, 64, "{name}={value}");
+            assert!(failure.cause.contains(name) && !failure.help.is_empty(), "{}", failure.cause);
         }
     }
 

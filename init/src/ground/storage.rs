@@ -14,11 +14,11 @@ use super::decision::Decision;
 use crate::settings::Settings;
 
 pub(crate) use disk::{Answer, PATIENCE, mounted, prepare, release};
-pub(crate) use probe::{Probe, run};
-pub(crate) use wish::{Wish, wish};
+pub(crate) use probe::{Probe, probe};
+pub(crate) use wish::Wish;
 
 use probe::Tried;
-use wish::{LARGEST, SMALLEST, size_in_words};
+use wish::{LARGEST, SMALLEST, driver, size_in_words, snapshotter};
 
 /// The ext4 image, in the data root.
 const DISK_FILE: &str = "dind.ext4";
@@ -63,7 +63,7 @@ impl Way {
 
 /// The word for the child that probes: what must be tried in any case.
 pub(super) fn wanted(settings: &Settings) -> &str {
-    match (settings.storage.way, &settings.daemon.storage_driver) {
+    match (settings.storage.way, driver(&settings.daemon)) {
         (Some(way), _) => way.word(),
         (None, Some(driver)) => driver,
         (None, None) => "auto",
@@ -81,11 +81,11 @@ pub(super) struct Chosen {
 /// Decides where images live.
 pub(super) fn decide(settings: &Settings, probe: &Probe) -> Chosen {
     let found = found(probe);
-    if settings.daemon.snapshotter {
+    if snapshotter(&settings.daemon) {
         let decision = Decision::good("storage", found, "containerd's image store, as dockerd's options say");
         return Chosen { decision: warn_of_overlay(decision, probe, settings), disk: None };
     }
-    if let Some(driver) = &settings.daemon.storage_driver {
+    if let Some(driver) = driver(&settings.daemon) {
         let decision = Decision::good("storage", found, format!("{driver}, as dockerd's options say"));
         let way = Way::ALL.into_iter().find(|way| way.driver() == driver);
         let decision = match way.and_then(|way| why_not(way, settings, probe)) {
@@ -162,10 +162,6 @@ fn choose(settings: &Settings, probe: &Probe) -> (Way, String) {
 fn why_not(way: Way, settings: &Settings, probe: &Probe) -> Option<String> {
     let tried = match way {
         Way::Overlay => &probe.overlay,
-        Way::Loop if settings.daemon.in_config.contains(&"data-root") => {
-            let file = settings.daemon.config_file.display();
-            return Some(format!("{file} has \"data-root\", so dockerd cannot be given a disk in it"));
-        }
         Way::Loop if disk_size(settings, probe) < SMALLEST => {
             return Some(format!("only {} are free", size_in_words(probe.free)));
         }

@@ -11,6 +11,7 @@ fn rules(name: &'static str, uses: &[usize]) -> Rules {
         answers_ping: is_engine,
         takes_options: is_engine,
         holds_containers: is_engine,
+        essential: name != "resolver",
     }
 }
 
@@ -447,4 +448,40 @@ fn reload_reaches_a_daemon_that_is_ready() {
     let reload = Action::Signal { service: 1, signal: Signal::Reload };
     assert_eq!(done(host.handle(ms(500), Event::ReloadAsked)), [reload]);
     assert!(done(engine(OnFailure::Restart).handle(ms(0), Event::ReloadAsked)).is_empty());
+}
+
+#[test]
+fn what_is_not_essential_holds_nothing_up_and_is_started_again_for_ever() {
+    let services = vec![rules("containerd", &[]), rules("resolver", &[]), rules("dockerd", &[0, 1])];
+    let mut host = Supervisor::new(services, policy(OnFailure::Exit, true));
+    host.handle(ms(0), Event::Start);
+    for service in [0, 1, 2] {
+        host.handle(ms(1), Event::Spawned { service, pid: 10 + i32::try_from(service).unwrap() });
+    }
+    host.handle(ms(50), Event::Notified { service: 0 });
+    host.handle(ms(90), Event::Notified { service: 2 });
+    host.handle(ms(100), Event::Pinged { service: 2, answered: true });
+    assert_eq!(host.phase(), Phase::Ready);
+    let mut now = ms(1000);
+    for death in 0..20 {
+        host.handle(now, exited(1, End::Code(69)));
+        assert_eq!(host.phase(), Phase::Ready, "{death}");
+        // Longer than any backoff; dockerd may be asked meanwhile whether it lives.
+        now += ms(4_000);
+        let actions = done(host.handle(now, Event::Tick));
+        assert!(actions.contains(&Action::Spawn { service: 1 }), "{death}: {actions:?}");
+        host.handle(now, Event::Pinged { service: 2, answered: true });
+        host.handle(now, Event::Spawned { service: 1, pid: 20 });
+        // dockerd need not find it again.
+        assert!(done(host.handle(now, Event::Notified { service: 1 })).is_empty());
+    }
+    // It ends after the containers that it serves, and how it ends does not matter.
+    let stop = host.handle(now, Event::StopAsked { why: "SIGTERM".into() });
+    assert_eq!(done(stop), [terminate(2)]);
+    assert_eq!(done(host.handle(now, exited(2, End::Code(0)))), [terminate(1), terminate(0)]);
+    host.handle(now, exited(1, End::Signal(9)));
+    host.handle(now, exited(0, End::Code(0)));
+    host.handle(now + ms(50), Event::Tick);
+    let flush = host.handle(now + ms(50), Event::StraysLeft { count: 0 });
+    assert_eq!(done(flush), [Action::Flush { clean: true }]);
 }

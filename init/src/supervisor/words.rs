@@ -22,6 +22,9 @@ pub(crate) struct Rules {
     pub(crate) takes_options: bool,
     /// Whether it waits for containers when it is asked to end.
     pub(crate) holds_containers: bool,
+    /// Whether the host is none without it. What is not essential is started again for ever when it dies, and neither the
+    /// host's readiness nor the state of the data root depends on it.
+    pub(crate) essential: bool,
 }
 
 /// How a process ended.

@@ -13,6 +13,7 @@ use crate::shutdown::Schedule;
 struct Habits {
     uses: Vec<usize>,
     holds_containers: bool,
+    essential: bool,
     spawns: bool,
     ready_after: Option<u64>,
     dies_after: Option<u64>,
@@ -29,7 +30,7 @@ fn habits() -> impl Strategy<Value = Habits> {
     (
         proptest::collection::vec(0usize..4, 0..3),
         any::<bool>(),
-        proptest::bool::weighted(0.95),
+        (proptest::bool::weighted(0.8), proptest::bool::weighted(0.95)),
         time(5_000),
         proptest::option::weighted(0.3, 0u64..90_000),
         time(20_000),
@@ -41,7 +42,8 @@ fn habits() -> impl Strategy<Value = Habits> {
         .prop_map(|it| Habits {
             uses: it.0,
             holds_containers: it.1,
-            spawns: it.2,
+            essential: it.2.0,
+            spawns: it.2.1,
             ready_after: it.3,
             dies_after: it.4,
             ends_after_term: it.5,
@@ -108,10 +110,13 @@ impl World {
                 if let Event::Exited { end, .. } = event {
                     fate.alive = false;
                     fate.ended = Some(now);
-                    fate.crashed |= fate.terminated.is_none() || *end != End::Code(0);
+                    fate.crashed |= self.services[*service].essential
+                        && (fate.terminated.is_none() || *end != End::Code(0));
                 }
             }
-            Event::SpawnFailed { service, .. } => self.fates[*service].crashed = true,
+            Event::SpawnFailed { service, .. } => {
+                self.fates[*service].crashed = self.services[*service].essential;
+            }
             Event::StopAsked { .. } => self.hurried = self.schedule.is_some(),
             Event::Synced { .. } => {
                 self.syncing = false;
@@ -164,7 +169,9 @@ impl World {
                     let holds = self.services[service].holds_containers;
                     let mut latest = if holds { schedule.holder } else { schedule.services };
                     // What it uses has died under it, by now or only then.
-                    let uses = self.services[service].uses.iter().map(|used| &self.fates[*used]);
+                    let essential = |used: &&usize| self.services[**used].essential;
+                    let uses =
+                        self.services[service].uses.iter().filter(essential).map(|used| &self.fates[*used]);
                     let bereft =
                         uses.filter(|used| !used.alive).map(|used| used.ended.unwrap_or_default()).min();
                     latest = bereft.map_or(latest, |since| latest.min(schedule.containers.max(since)));
@@ -259,6 +266,7 @@ proptest! {
                 answers_ping: id % 2 == 1,
                 takes_options: false,
                 holds_containers: habits.holds_containers,
+                essential: habits.essential,
             })
             .collect();
         let on_failure = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
@@ -336,8 +344,10 @@ proptest! {
         prop_assert_eq!(world.flushes.len(), 1, "synced once, however it ended");
 
         let was_ready = |id: usize| host.units[id].was_ready;
-        let all_ready = (0..host.units.len()).all(was_ready);
-        let in_order = |(id, fate): (usize, &Fate)| !(fate.alive || fate.crashed && was_ready(id));
+        let all_ready = (0..host.units.len()).all(|id| was_ready(id) || !host.units[id].rules.essential);
+        let in_order = |(id, fate): (usize, &Fate)| {
+            !host.units[id].rules.essential || !(fate.alive || fate.crashed && was_ready(id))
+        };
         let all_in_order = world.fates.iter().enumerate().all(in_order) && world.strays == 0;
         if world.flushes == [true] {
             prop_assert!(all_in_order, "called clean, and was not: {:?}", world.fates);

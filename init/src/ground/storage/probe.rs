@@ -66,13 +66,9 @@ impl From<Result<(), String>> for Tried {
     }
 }
 
-/// Looks at `data_root`. `wanted`: a way or a driver that somebody asked for, which is tried in any case.
-pub(crate) fn run(data_root: &Path, wanted: &str) -> Probe {
-    // A thread can have a mount namespace and a working directory of its own (unshare(2)), the process keeps its own.
-    std::thread::scope(|scope| scope.spawn(|| look(data_root, wanted)).join()).unwrap_or_default()
-}
-
-fn look(data_root: &Path, wanted: &str) -> Probe {
+/// Looks at `data_root`. `wanted`: a way or a driver that somebody asked for, which is tried in any case. Call it in a thread
+/// of its own: that gets a mount namespace and a working directory of its own (unshare(2)), the process keeps its.
+pub(crate) fn probe(data_root: &Path, wanted: &str) -> Probe {
     // Where no host has been yet, what is above it says the same.
     let place = data_root.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("/"));
     let place = place.canonicalize().unwrap_or_else(|_| place.to_owned());

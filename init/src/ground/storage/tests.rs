@@ -221,16 +221,6 @@ fn a_size_without_a_disk_is_not_passed_over_in_silence() {
 }
 
 #[test]
-fn a_data_root_in_daemon_json_leaves_no_room_for_a_disk() {
-    let config = Some(r#"{"data-root": "/data"}"#);
-    let chosen = decide(&load(&[], config).unwrap(), &Probe { fuse: Tried::Works, ..without_overlay(0) });
-    assert_eq!(chosen.decision.arguments, ["--storage-driver", "fuse-overlayfs"]);
-    assert!(chosen.decision.finding.why.contains("daemon.json has \"data-root\""), "{chosen:?}");
-    let failure = load(&[("DIND_STORAGE", "loop")], config).err().unwrap();
-    assert!(failure.cause.contains("\"data-root\""), "{}", failure.cause);
-}
-
-#[test]
 fn daemon_json_decides_too() {
     let config = Some(r#"{"storage-driver": "vfs"}"#);
     let chosen = decide(&load(&[], config).unwrap(), &well());

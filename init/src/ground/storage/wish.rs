@@ -1,6 +1,7 @@
 //! What a user decided about storage: `DIND_STORAGE` and `DIND_STORAGE_SIZE`.
 
 use dind_contract::variables;
+use serde_json::Value;
 
 use super::Way;
 use crate::failure::Failure;
@@ -19,40 +20,50 @@ pub(crate) struct Wish {
     pub(crate) size: Option<u64>,
 }
 
-/// Reads what the two variables say.
-///
-/// # Errors
-/// A word or a size that is none, or a decision that dockerd's own options have made already.
-pub(crate) fn wish<'a>(
-    get: impl Fn(&str) -> Option<&'a str>,
-    daemon: &DaemonOptions,
-) -> Result<Wish, Failure> {
-    let way = match get(variables::DIND_STORAGE) {
-        None | Some("auto") => None,
-        Some(text) => Some(Way::ALL.into_iter().find(|way| way.word() == text).ok_or_else(|| {
-            Failure::usage(
-                format!("DIND_STORAGE={text} is not a way to store images"),
-                "set it to auto, overlay2, loop, fuse-overlayfs or vfs, or leave it out",
-            )
-        })?),
-    };
-    if let (Some(way), Some(driver)) = (way, &daemon.storage_driver) {
-        return Err(Failure::usage(
-            format!("DIND_STORAGE={} and the storage driver {driver} both decide on storage", way.word()),
-            "leave one of them out: --storage-driver in DOCKER_OPTS or arguments, \"storage-driver\" in daemon.json",
-        ));
+impl Wish {
+    /// Reads what the two variables say.
+    ///
+    /// # Errors
+    /// A word or a size that is none, or a decision that dockerd's own options have made already.
+    pub(crate) fn parse<'a>(
+        get: impl Fn(&str) -> Option<&'a str>,
+        daemon: &DaemonOptions,
+    ) -> Result<Self, Failure> {
+        let way = match get(variables::DIND_STORAGE) {
+            None | Some("auto") => None,
+            Some(text) => Some(Way::ALL.into_iter().find(|way| way.word() == text).ok_or_else(|| {
+                Failure::usage(
+                    format!("DIND_STORAGE={text} is not a way to store images"),
+                    "set it to auto, overlay2, loop, fuse-overlayfs or vfs, or leave it out",
+                )
+            })?),
+        };
+        if let (Some(way), Some(driver)) = (way, driver(daemon)) {
+            return Err(Failure::usage(
+                format!("DIND_STORAGE={} and the storage driver {driver} both decide on storage", way.word()),
+                "leave one of them out: --storage-driver in DOCKER_OPTS or arguments, \"storage-driver\" in daemon.json",
+            ));
+        }
+        let size = get(variables::DIND_STORAGE_SIZE).map(parse_size).transpose()?;
+        Ok(Self { way, size })
     }
-    if way == Some(Way::Loop) && daemon.in_config.contains(&"data-root") {
-        return Err(Failure::usage(
-            format!(
-                "DIND_STORAGE=loop needs a data root of its own, but {} has \"data-root\"",
-                daemon.config_file.display()
-            ),
-            "give the data root as --data-root in DOCKER_OPTS instead",
-        ));
-    }
-    let size = get(variables::DIND_STORAGE_SIZE).map(parse_size).transpose()?;
-    Ok(Wish { way, size })
+}
+
+/// The storage driver that dockerd's own options name.
+pub(super) fn driver(daemon: &DaemonOptions) -> Option<&str> {
+    let named = daemon.named.iter().rev().find(|(name, _)| name == "storage-driver");
+    named
+        .map(|(_, value)| value.as_str())
+        .or_else(|| daemon.config.get("storage-driver").and_then(Value::as_str))
+}
+
+/// Whether dockerd's own options choose containerd's image store, which has drivers of its own.
+pub(super) fn snapshotter(daemon: &DaemonOptions) -> bool {
+    const FEATURE: &str = "containerd-snapshotter";
+    let is_it = |value: &str| value == FEATURE || value.strip_prefix(FEATURE) == Some("=true");
+    let in_file = daemon.config.get("features").and_then(|features| features.get(FEATURE));
+    daemon.named.iter().any(|(name, value)| name == "feature" && is_it(value))
+        || in_file == Some(&Value::Bool(true))
 }
 
 /// A number of bytes as people write it: with K, M, G or T for powers of 1024.
