@@ -29,4 +29,4 @@ pub use log::Line;
 pub use nested::{POLITE, STUBBORN};
 pub use options::{HostOptions, RUN_OPTIONS, image};
 pub use volume::Volume;
-pub use wait::{until, until_equal};
+pub use wait::{patience, until, until_equal};

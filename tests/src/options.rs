@@ -34,6 +34,7 @@ pub const RUN_OPTIONS: [&str; 12] = [
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct HostOptions {
+    privileged: bool,
     run: Vec<String>,
     arguments: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
@@ -43,6 +44,12 @@ impl HostOptions {
     /// Adds options of `docker run`.
     pub fn run<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.run.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs the host with `--privileged`, instead of the [documented options](RUN_OPTIONS).
+    pub fn privileged(mut self) -> Self {
+        self.privileged = true;
         self
     }
 
@@ -82,7 +89,8 @@ impl HostOptions {
         engine::prepare();
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
-        let create = create.args(RUN_OPTIONS).args(self.run).arg(image()).args(self.arguments);
+        let needed: &[&str] = if self.privileged { &["--privileged"] } else { &RUN_OPTIONS };
+        let create = create.args(needed).args(self.run).arg(image()).args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
         host.put(&self.files);
