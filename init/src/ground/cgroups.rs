@@ -19,8 +19,10 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// The leaf in which the host's own processes live on v2.
 const LEAF: &str = "dind";
 /// For how long processes are moved and controllers enabled, again and again: `docker exec` may bring a new process at any
-/// moment, and as long as that one is on its way it belongs to the pid namespace outside and cannot be moved from here.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// moment, which is not ours yet: it may belong to the pid namespace outside, and cannot be moved then, or still have more
+/// capabilities than we have, and then cpuset is refused (it asks capabilities(7) as if we changed that one's affinity).
+/// A host that gives up runs without limits for as long as it lives, and a round may take seconds on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two rounds, in milliseconds.
 const PAUSE: u8 = 10;
 
@@ -100,27 +102,23 @@ fn delegate(root: &Path) -> io::Result<String> {
                 }
             }
         }
-        match enable(&root.join("cgroup.subtree_control"), &wanted)? {
-            Enabled::All => {
-                let count = wanted.len();
-                let moved =
-                    if evacuate { format!("{moved} processes moved to /{LEAF}, ") } else { String::new() };
-                return Ok(format!("{moved}{count} controllers delegated"));
+        let enabled = enable(&root.join("cgroup.subtree_control"), &wanted)?;
+        if enabled.may_pass() && Instant::now() < deadline {
+            let _ = poll(&mut [], PollTimeout::from(PAUSE));
+            continue;
+        }
+        return match enabled {
+            Enabled::All if evacuate => {
+                Ok(format!("{moved} processes moved to /{LEAF}, {} controllers delegated", wanted.len()))
             }
-            Enabled::Without(off) => {
-                return Err(io::Error::other(format!("the kernel did not take {off}")));
-            }
-            Enabled::Busy if Instant::now() < deadline => {
-                let _ = poll(&mut [], PollTimeout::from(PAUSE));
-            }
+            Enabled::All => Ok(format!("{} controllers delegated", wanted.len())),
+            Enabled::Without { off, .. } => Err(io::Error::other(format!("the kernel did not take {off}"))),
             Enabled::Busy => {
                 let staying = lingering(&fs::read_to_string(root.join("cgroup.procs"))?, name);
                 let why = unmoved.map_or_else(String::new, |e| format!(" ({e})"));
-                return Err(io::Error::other(format!(
-                    "after {PATIENCE:?}, processes that stay: {staying}{why}"
-                )));
+                Err(io::Error::other(format!("after {PATIENCE:?}, processes that stay: {staying}{why}")))
             }
-        }
+        };
     }
 }
 
@@ -128,10 +126,19 @@ fn delegate(root: &Path) -> io::Result<String> {
 #[derive(Debug, PartialEq, Eq)]
 enum Enabled {
     All,
-    /// But for these, with what the kernel said.
-    Without(String),
+    /// All but those that are off, with what the kernel said; `passing` if that may be because of a process on its way.
+    Without {
+        off: String,
+        passing: bool,
+    },
     /// There are processes in the group.
     Busy,
+}
+
+impl Enabled {
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Busy | Self::Without { passing: true, .. })
+    }
 }
 
 /// Enables the controllers one by one, since one that is refused takes all of its order with it, and reads back what has
@@ -157,7 +164,8 @@ fn without(enabled: &str, wanted: &[&str], refused: &[(&str, io::Error)]) -> Ena
             None => (*name).to_owned(),
         })
         .collect();
-    if off.is_empty() { Enabled::All } else { Enabled::Without(off.join(", ")) }
+    let passing = refused.iter().any(|(_, e)| e.kind() == io::ErrorKind::PermissionDenied);
+    if off.is_empty() { Enabled::All } else { Enabled::Without { off: off.join(", "), passing } }
 }
 
 /// The processes in a group that can be moved. One of another pid namespace is shown as 0, by which the kernel would
@@ -212,8 +220,15 @@ mod tests {
         let wanted = ["cpu", "io", "memory"];
         assert_eq!(without("cpu io memory\n", &wanted, &[]), Enabled::All);
         assert_eq!(without("\n", &[], &[]), Enabled::All);
-        let refused = [("io", io::Error::from_raw_os_error(libc::EINVAL))];
-        let Enabled::Without(off) = without("cpu\n", &wanted, &refused) else { panic!("two are off") };
-        assert_eq!(off, "io (Invalid argument (os error 22)), memory");
+        let refusals = [
+            (libc::EINVAL, "io (Invalid argument (os error 22)), memory", false),
+            (libc::EPERM, "io (Operation not permitted (os error 1)), memory", true),
+        ];
+        for (code, said, passing) in refusals {
+            let enabled = without("cpu\n", &wanted, &[("io", io::Error::from_raw_os_error(code))]);
+            assert_eq!(enabled.may_pass(), passing);
+            assert_eq!(enabled, Enabled::Without { off: said.to_owned(), passing });
+        }
+        assert!(Enabled::Busy.may_pass() && !Enabled::All.may_pass());
     }
 }
