@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use crate::wait::patience;
+
 /// How long a command may take when the test does not say otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -58,7 +60,7 @@ impl Call {
         self
     }
 
-    /// Allows the command this many seconds instead of a minute.
+    /// Allows the command this many seconds instead of a minute, times [`patience`].
     pub fn within(mut self, seconds: u64) -> Self {
         self.deadline = Duration::from_secs(seconds);
         self
@@ -87,7 +89,8 @@ impl Call {
             Ok(handle) => handle,
             Err(error) => panic!("cannot run `{line}`: {error}\n  help: {}", install(&self.program)),
         };
-        match handle.wait_timeout(self.deadline) {
+        let deadline = self.deadline * patience();
+        match handle.wait_timeout(deadline) {
             Ok(Some(output)) => Ended {
                 line,
                 code: output.status.code(),
@@ -96,7 +99,7 @@ impl Call {
             },
             Ok(None) => {
                 let _ = handle.kill();
-                panic!("`{line}` was not done after {:?}", self.deadline)
+                panic!("`{line}` was not done after {deadline:?}")
             }
             Err(error) => panic!("cannot wait for `{line}`: {error}"),
         }
