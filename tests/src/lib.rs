@@ -6,6 +6,7 @@
 //! * A missing engine, image or busybox fails the test with the command that brings it. Nothing is ever skipped.
 
 mod archive;
+pub mod campaign;
 mod certificates;
 mod client;
 mod command;
