@@ -7,6 +7,7 @@
 //!   for tests that need another machine: they name the command that brings one.
 
 mod archive;
+pub mod campaign;
 mod certificates;
 mod client;
 mod command;
