@@ -1,10 +1,20 @@
 //! One command with a deadline, and how it ended.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::wait::patience;
 
 /// How long a command may take when the test does not say otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a command reads.
+#[derive(Debug, Clone)]
+enum Stdin {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
 
 /// A command to run.
 #[derive(Debug, Clone)]
@@ -12,7 +22,7 @@ pub struct Call {
     program: String,
     args: Vec<String>,
     env: Vec<(String, Option<OsString>)>,
-    stdin: Vec<u8>,
+    stdin: Stdin,
     deadline: Duration,
 }
 
@@ -23,7 +33,7 @@ impl Call {
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
-            stdin: Vec::new(),
+            stdin: Stdin::Bytes(Vec::new()),
             deadline: DEADLINE,
         }
     }
@@ -54,11 +64,17 @@ impl Call {
 
     /// Gives the command these bytes on its standard input.
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = bytes.into();
+        self.stdin = Stdin::Bytes(bytes.into());
         self
     }
 
-    /// Allows the command this many seconds instead of a minute.
+    /// Gives the command this file on its standard input.
+    pub fn stdin_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stdin = Stdin::File(path.into());
+        self
+    }
+
+    /// Allows the command this many seconds instead of a minute, times [`patience`].
     pub fn within(mut self, seconds: u64) -> Self {
         self.deadline = Duration::from_secs(seconds);
         self
@@ -71,34 +87,43 @@ impl Call {
     #[track_caller]
     #[must_use = "say whether it should have succeeded: .ok() or .fails()"]
     pub fn run(self) -> Ended {
+        self.attempt().unwrap_or_else(|trouble| panic!("{trouble}"))
+    }
+
+    /// The same, where the test goes on when it does not work.
+    ///
+    /// # Errors
+    /// When the program cannot be started, or when its deadline passes: then it has been killed.
+    pub fn attempt(self) -> Result<Ended, String> {
         let line = self.line();
-        let mut expression = duct::cmd(&self.program, &self.args)
-            .stdin_bytes(self.stdin)
-            .stdout_capture()
-            .stderr_capture()
-            .unchecked();
+        let expression = duct::cmd(&self.program, &self.args);
+        let expression = match self.stdin {
+            Stdin::Bytes(bytes) => expression.stdin_bytes(bytes),
+            Stdin::File(path) => expression.stdin_path(path),
+        };
+        let mut expression = expression.stdout_capture().stderr_capture().unchecked();
         for (name, value) in self.env {
             expression = match value {
                 Some(value) => expression.env(name, value),
                 None => expression.env_remove(name),
             };
         }
-        let handle = match expression.start() {
-            Ok(handle) => handle,
-            Err(error) => panic!("cannot run `{line}`: {error}\n  help: {}", install(&self.program)),
-        };
-        match handle.wait_timeout(self.deadline) {
-            Ok(Some(output)) => Ended {
+        let started = expression.start();
+        let handle = started
+            .map_err(|error| format!("cannot run `{line}`: {error}\n  help: {}", install(&self.program)))?;
+        let deadline = self.deadline * patience();
+        match handle.wait_timeout(deadline) {
+            Ok(Some(output)) => Ok(Ended {
                 line,
                 code: output.status.code(),
                 stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            },
+            }),
             Ok(None) => {
                 let _ = handle.kill();
-                panic!("`{line}` was not done after {:?}", self.deadline)
+                Err(format!("`{line}` was not done after {deadline:?}"))
             }
-            Err(error) => panic!("cannot wait for `{line}`: {error}"),
+            Err(error) => Err(format!("cannot wait for `{line}`: {error}")),
         }
     }
 

@@ -97,7 +97,7 @@ fn is_abandoned(owner: &str) -> bool {
     since.parse().map_or(true, |since: u64| now().saturating_sub(since) > TOO_OLD)
 }
 
-fn pid_namespace() -> String {
+pub(crate) fn pid_namespace() -> String {
     let link = std::fs::read_link("/proc/self/ns/pid");
     link.map_or_else(|_| "unknown".into(), |link| link.to_string_lossy().into_owned())
 }

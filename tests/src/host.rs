@@ -7,6 +7,7 @@ use crate::command::{Call, Ended};
 use crate::engine::docker;
 use crate::log::Line;
 use crate::options::HostOptions;
+use crate::wait::patience;
 
 /// A host: its container, removed with its anonymous volumes at the end of the test.
 #[derive(Debug)]
@@ -39,8 +40,9 @@ impl Host {
     /// Waits until the host says that it is ready.
     #[track_caller]
     pub fn wait(&self) {
+        let timeout = (60 * patience()).to_string();
         Call::new("docker")
-            .args(["exec", &self.name, "dind-init", "wait", "--timeout", "60"])
+            .args(["exec", &self.name, "dind-init", "wait", "--timeout", &timeout])
             .within(70)
             .run()
             .ok();

@@ -14,14 +14,19 @@ const APPLETS: [&str; 12] =
 pub(crate) fn busybox() -> Vec<u8> {
     static TAR: OnceLock<Vec<u8>> = OnceLock::new();
     let tar = TAR.get_or_init(|| {
-        let busybox = std::fs::read(BUSYBOX).unwrap_or_else(|error| {
-            panic!("cannot read {BUSYBOX}: {error}\n  help: apt-get install busybox-static, or run ./check");
-        });
-        let archive = Archive::new().file(BUSYBOX, 0o755, &busybox);
+        let archive = Archive::new().file(BUSYBOX, 0o755, &busybox_program());
         APPLETS
             .iter()
             .fold(archive, |archive, applet| archive.link(&format!("bin/{applet}"), "busybox"))
             .bytes()
     });
     tar.clone()
+}
+
+/// The program itself.
+#[track_caller]
+pub(crate) fn busybox_program() -> Vec<u8> {
+    std::fs::read(BUSYBOX).unwrap_or_else(|error| {
+        panic!("cannot read {BUSYBOX}: {error}\n  help: apt-get install busybox-static, or run ./check");
+    })
 }

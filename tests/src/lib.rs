@@ -3,9 +3,11 @@
 //! * Every command and every wait has a deadline, and says what it was about when the deadline passes.
 //! * Everything a test makes carries the label [`LABEL`] and is removed by a guard, even when the test fails.
 //!   What a killed test process leaves behind, the next one sweeps away.
-//! * A missing engine, image, busybox or registry fails the test with the command that brings it. Nothing is ever skipped.
+//! * A missing engine, image, busybox or registry fails the test with the command that brings it. Nothing is ever skipped, but
+//!   for tests that need another machine: they name the command that brings one.
 
 mod archive;
+pub mod campaign;
 mod certificates;
 mod client;
 mod command;
@@ -33,4 +35,4 @@ pub use network::{Neighbour, Network};
 pub use options::{HostOptions, RUN_OPTIONS, image};
 pub use registry::{REGISTRY, REGISTRY_PORT, Registry};
 pub use volume::Volume;
-pub use wait::{until, until_equal};
+pub use wait::{patience, until, until_equal};

@@ -52,6 +52,11 @@ impl HostOptions {
         self
     }
 
+    /// Runs the host with `--privileged`, instead of the [documented options](RUN_OPTIONS).
+    pub fn privileged(self) -> Self {
+        self.instead(&["--privileged"])
+    }
+
     /// Sets an environment variable of the host.
     pub fn env(self, name: &str, value: &str) -> Self {
         self.run(["-e", &format!("{name}={value}")])

@@ -7,8 +7,10 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollTimeout, poll};
 
 use super::decision::Decision;
 use super::mounts::{self, Mount};
@@ -17,8 +19,13 @@ use crate::failure::Failure;
 const ROOT: &str = "/sys/fs/cgroup";
 /// The leaf in which the host's own processes live on v2.
 const LEAF: &str = "dind";
-/// Rounds of moving processes and enabling controllers: `docker exec` may bring a new process at any moment.
-const ROUNDS: usize = 20;
+/// For how long processes are moved and controllers enabled, again and again: `docker exec` may bring a new process at any
+/// moment, which is not ours yet: it may belong to the pid namespace outside, and cannot be moved then, or still have more
+/// capabilities than we have, and then cpuset is refused (it asks capabilities(7) as if we changed that one's affinity).
+/// A host that gives up runs without limits for as long as it lives, and a round may take seconds on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two rounds, in milliseconds.
+const PAUSE: u8 = 10;
 
 /// Makes the groups writable and nestable, and says what was done.
 ///
@@ -27,7 +34,9 @@ const ROUNDS: usize = 20;
 pub(super) fn prepare() -> Result<Decision, Failure> {
     let mut groups: Vec<Mount> = cgroup_mounts();
     if groups.is_empty() {
-        mount(Some("cgroup2"), ROOT, Some("cgroup2"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, None::<&str>)
+        // As PID 1 of a machine. With nsdelegate no container can lift its own limits (cgroups(7)).
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some("cgroup2"), ROOT, Some("cgroup2"), flags, Some("nsdelegate"))
             .map_err(|e| unavailable(&format!("no control groups are mounted, and {ROOT} cannot be: {e}")))?;
         groups = cgroup_mounts();
     }
@@ -101,51 +110,145 @@ fn delegate(root: &Path) -> io::Result<String> {
     if evacuate {
         fs::create_dir_all(&leaf)?;
     }
+    let deadline = Instant::now() + PATIENCE;
     let mut moved = 0;
-    let mut trouble = io::Error::from(io::ErrorKind::ResourceBusy);
-    for _ in 0..ROUNDS {
+    loop {
+        let mut unmoved = None;
         if evacuate {
-            moved += evacuate_into(root, &leaf)?;
-        }
-        match enable(&root.join("cgroup.subtree_control"), &wanted) {
-            Ok(off) if off.is_empty() => {
-                let count = wanted.len();
-                return Ok(format!("{moved} processes moved to /{LEAF}, {count} controllers delegated"));
+            for process in processes(&fs::read_to_string(root.join("cgroup.procs"))?) {
+                match fs::write(leaf.join("cgroup.procs"), process) {
+                    Ok(()) => moved += 1,
+                    Err(e) => unmoved = Some(e),
+                }
             }
-            Ok(off) => return Err(io::Error::other(format!("the kernel did not take {}", off.join(" ")))),
-            Err(e) => trouble = e,
         }
+        let enabled = enable(&root.join("cgroup.subtree_control"), &wanted)?;
+        if enabled.may_pass() && Instant::now() < deadline {
+            let _ = poll(&mut [], PollTimeout::from(PAUSE));
+            continue;
+        }
+        return match enabled {
+            Enabled::All if evacuate => {
+                Ok(format!("{moved} processes moved to /{LEAF}, {} controllers delegated", wanted.len()))
+            }
+            Enabled::All => Ok(format!("{} controllers delegated", wanted.len())),
+            Enabled::Without { off, .. } => Err(io::Error::other(format!("the kernel did not take {off}"))),
+            Enabled::Busy => {
+                let staying = lingering(&fs::read_to_string(root.join("cgroup.procs"))?, name);
+                let why = unmoved.map_or_else(String::new, |e| format!(" ({e})"));
+                Err(io::Error::other(format!("after {PATIENCE:?}, processes that stay: {staying}{why}")))
+            }
+        };
     }
-    let lingering =
-        fs::read_to_string(root.join("cgroup.procs"))?.split_whitespace().collect::<Vec<_>>().join(" ");
-    Err(io::Error::other(format!("{trouble}; processes that stay: {lingering}")))
+}
+
+/// What has come of enabling controllers.
+#[derive(Debug, PartialEq, Eq)]
+enum Enabled {
+    All,
+    /// All but those that are off, with what the kernel said; `passing` if that may be because of a process on its way.
+    Without {
+        off: String,
+        passing: bool,
+    },
+    /// There are processes in the group.
+    Busy,
+}
+
+impl Enabled {
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Busy | Self::Without { passing: true, .. })
+    }
 }
 
 /// Enables the controllers one by one, since one that is refused takes all of its order with it, and reads back what has
-/// come of it: the names of those that are off.
-///
-/// # Errors
-/// `EBUSY`: there are processes in the group.
-fn enable<'a>(control: &Path, wanted: &[&'a str]) -> io::Result<Vec<&'a str>> {
+/// come of it.
+fn enable(control: &Path, wanted: &[&str]) -> io::Result<Enabled> {
+    let mut refused = Vec::new();
     for name in wanted {
         match fs::write(control, format!("+{name}")) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Err(e),
-            _ => {}
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => return Ok(Enabled::Busy),
+            Err(e) => refused.push((*name, e)),
         }
     }
-    let enabled = fs::read_to_string(control).unwrap_or_default();
-    Ok(wanted.iter().filter(|name| !enabled.split_whitespace().any(|on| on == **name)).copied().collect())
+    Ok(without(&fs::read_to_string(control)?, wanted, &refused))
 }
 
-fn evacuate_into(root: &Path, leaf: &Path) -> io::Result<usize> {
-    let mut moved = 0;
-    for process in fs::read_to_string(root.join("cgroup.procs"))?.split_whitespace() {
-        match fs::write(leaf.join("cgroup.procs"), process) {
-            Ok(()) => moved += 1,
-            // It ended meanwhile, or belongs to another pid namespace and is shown as 0.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {}
-            Err(e) => return Err(e),
+fn without(enabled: &str, wanted: &[&str], refused: &[(&str, io::Error)]) -> Enabled {
+    let off: Vec<String> = wanted
+        .iter()
+        .filter(|name| !enabled.split_whitespace().any(|on| on == **name))
+        .map(|name| match refused.iter().find(|(other, _)| other == name) {
+            Some((_, e)) => format!("{name} ({e})"),
+            None => (*name).to_owned(),
+        })
+        .collect();
+    let passing = refused.iter().any(|(_, e)| e.kind() == io::ErrorKind::PermissionDenied);
+    if off.is_empty() { Enabled::All } else { Enabled::Without { off: off.join(", "), passing } }
+}
+
+/// The processes in a group that can be moved. One of another pid namespace is shown as 0, by which the kernel would
+/// understand the process that writes it.
+fn processes(group: &str) -> impl Iterator<Item = &str> {
+    group.split_whitespace().filter(|process| *process != "0")
+}
+
+/// What to call the processes in a group.
+fn lingering(group: &str, name: impl Fn(&str) -> Option<String>) -> String {
+    let known = processes(group).map(|process| match name(process) {
+        Some(name) => format!("{process} ({name})"),
+        None => process.to_owned(),
+    });
+    let strangers = group.split_whitespace().filter(|process| *process == "0").count();
+    known
+        .chain((strangers > 0).then(|| format!("{strangers} of another pid namespace")))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn name(process: &str) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_is_named() {
+        let name = |process: &str| (process == "17").then(|| "sleep".to_owned());
+        for (group, said) in [
+            ("", ""),
+            ("17\n", "17 (sleep)"),
+            ("0\n17\n0\n18\n", "17 (sleep), 18, 2 of another pid namespace"),
+            ("0\n", "1 of another pid namespace"),
+        ] {
+            assert_eq!(lingering(group, name), said, "{group:?}");
         }
+        assert!(super::name(&std::process::id().to_string()).is_some());
     }
-    Ok(moved)
+
+    #[test]
+    fn the_writer_is_not_taken_for_a_stranger() {
+        assert_eq!(processes("0\n1\n10\n0\n").collect::<Vec<_>>(), ["1", "10"]);
+    }
+
+    #[test]
+    fn controllers_are_read_back() {
+        let wanted = ["cpu", "io", "memory"];
+        assert_eq!(without("cpu io memory\n", &wanted, &[]), Enabled::All);
+        assert_eq!(without("\n", &[], &[]), Enabled::All);
+        let refusals = [
+            (libc::EINVAL, "io (Invalid argument (os error 22)), memory", false),
+            (libc::EPERM, "io (Operation not permitted (os error 1)), memory", true),
+        ];
+        for (code, said, passing) in refusals {
+            let enabled = without("cpu\n", &wanted, &[("io", io::Error::from_raw_os_error(code))]);
+            assert_eq!(enabled.may_pass(), passing);
+            assert_eq!(enabled, Enabled::Without { off: said.to_owned(), passing });
+        }
+        assert!(Enabled::Busy.may_pass() && !Enabled::All.may_pass());
+    }
 }

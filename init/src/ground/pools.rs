@@ -71,8 +71,12 @@ pub(super) fn needed(settings: &Settings) -> Vec<String> {
         "insecure-registry",
         "insecure-registries",
     ];
-    let mut hosts: Vec<String> =
-        proxies.chain(settings.daemon.texts(&options)).filter_map(host).map(str::to_owned).collect();
+    let mut hosts: Vec<String> = proxies
+        .chain(settings.daemon.texts(&options))
+        .chain(settings.registries.named())
+        .filter_map(host)
+        .map(str::to_owned)
+        .collect();
     hosts.sort();
     hosts.dedup();
     hosts
@@ -211,8 +215,12 @@ mod tests {
     fn proxies_and_mirrors_are_needed() {
         let options = "--registry-mirror http://172.20.0.5:5000 --insecure-registry 10.0.0.0/8 \
                        --registry-mirror https://b.example";
-        let settings = settings(&[("HTTPS_PROXY", "http://a.example:1"), ("DOCKER_OPTS", options)]);
-        assert_eq!(needed(&settings), ["172.20.0.5", "a.example", "b.example"]);
+        let settings = settings(&[
+            ("HTTPS_PROXY", "http://a.example:1"),
+            ("DOCKER_OPTS", options),
+            ("DIND_REGISTRY_MIRRORS", "https://c.example"),
+        ]);
+        assert_eq!(needed(&settings), ["172.20.0.5", "a.example", "b.example", "c.example"]);
         assert!(
             look_up(&["127.0.0.1".to_owned()]).finish()["127.0.0.1"].contains(&Ipv4Addr::LOCALHOST.into())
         );

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,16 +55,17 @@ pub(crate) struct Probed {
     pub(crate) needed: BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// Makes every probe, and leaves nothing behind.
+/// Makes every probe, those that take longest at the same time, and leaves nothing behind.
 pub(crate) fn run(data_root: &Path, wanted: &Wanted) -> Probed {
     let needed = pools::look_up(&wanted.needed);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
+        let firewall = (!wanted.no_firewall).then(|| scope.spawn(firewall::probe));
         let storage = scope.spawn(|| storage::probe(data_root, &wanted.storage));
         Probed {
             trial: trial::probe(),
             limits: limits::probe(),
             disk: build_cache::probe(data_root),
-            firewall: (!wanted.no_firewall).then(firewall::probe),
+            firewall: firewall.map(|thread| thread.join().unwrap_or_default()),
             storage: storage.join().unwrap_or_default(),
             needed: needed.finish(),
         }

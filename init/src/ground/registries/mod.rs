@@ -27,6 +27,11 @@ pub(crate) struct Registries {
 }
 
 impl Registries {
+    /// Everything that names a registry.
+    pub(super) fn named(&self) -> impl Iterator<Item = &str> {
+        self.mirrors.iter().chain(&self.insecure).map(String::as_str)
+    }
+
     /// Reads the variables about registries.
     ///
     /// # Errors

@@ -1,0 +1,212 @@
+//! The kill campaign.
+
+use anyhow::{Context, Result};
+
+use super::disk::Place;
+use super::engine::{Engine, Way, expect};
+use super::events::Events;
+use super::judge::{Due, judge, wait_for_containers};
+use super::ledger::Shared;
+use super::random::Random;
+use super::registry::Registry;
+use super::tally::Tally;
+use super::{Moment, Progress, Settings, Site, work};
+use crate::volume::Volume;
+
+/// A kill in the middle of things comes within this many milliseconds.
+const AT_WORK: u64 = 3000;
+/// Of the kills after an acknowledgement this is the latest, in milliseconds.
+const AFTER: u64 = 300;
+/// Every so many kills the start after one is compared with a clean one.
+const COMPARED: usize = 4;
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    /// The whole container, by the engine of the machine; then it is started again.
+    Container,
+    /// The same; then a new one takes over the volume.
+    ContainerForGood,
+    /// `dind-init` where it is not PID 1: what it leaves behind lives on.
+    Init,
+    Dockerd,
+    Containerd,
+    Shim,
+}
+
+impl Victim {
+    fn choose(way: Way, random: &mut Random) -> Self {
+        use Victim::{Container, ContainerForGood, Containerd, Dockerd, Init, Shim};
+        let all: &[Self] = match way {
+            Way::HostUnderInit => &[Init, Init, Init, Container, Dockerd, Containerd],
+            _ => &[Container, Container, ContainerForGood, ContainerForGood, Dockerd, Containerd, Shim],
+        };
+        *random.pick(all).unwrap_or(&Container)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Victim::Container => "docker kill",
+            Victim::ContainerForGood => "docker kill and a new host",
+            Victim::Init => "dind-init",
+            Victim::Dockerd => "dockerd",
+            Victim::Containerd => "containerd",
+            Victim::Shim => "a shim",
+        }
+    }
+
+    fn kill(self, engine: &Engine) -> Result<()> {
+        let process = match self {
+            Victim::Container | Victim::ContainerForGood => return engine.kill(),
+            Victim::Init => "dind-init",
+            Victim::Dockerd => "dockerd",
+            Victim::Containerd => "containerd",
+            Victim::Shim => "containerd-shim",
+        };
+        // Until it is reaped: only then does the host know, and does not call itself ready. There may be no shim.
+        let script = format!(
+            "pid=$(pgrep -o '^{process}') || exit 0; kill -9 $pid; while [ -e /proc/$pid ]; do sleep 0.02; done"
+        );
+        expect(engine.exec(&[], &["sh", "-c", &script]))?;
+        Ok(())
+    }
+}
+
+/// Kills processes under a host again and again.
+///
+/// # Errors
+/// When the campaign cannot begin.
+pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
+    let place = Place::new()?;
+    let registry = Registry::start(place.path())?;
+    let mut campaign = Campaign {
+        way,
+        registry: &registry,
+        place: &place,
+        largest: settings.largest,
+        random: Random::new(settings.seed),
+        tally: Tally::new("kills", way, settings.seed),
+    };
+    let mut world = None;
+    for number in 1..=settings.rounds {
+        let (before, notes) = (campaign.tally.total(), campaign.tally.notes.len());
+        let what = campaign.round(&mut world).unwrap_or_else(|error| {
+            campaign.tally.note(format!("broken off: {error:#}"));
+            campaign.tally.broken += 1;
+            world = None;
+            "broken off".into()
+        });
+        let total = campaign.tally.total();
+        progress(&format!(
+            "kill {number} of {} ({}): {what}; {} kept, {} lost, {} damaged",
+            settings.rounds,
+            way.name(),
+            total.kept - before.kept,
+            total.lost - before.lost,
+            total.damaged - before.damaged,
+        ));
+        campaign.tally.notes[notes..].iter().for_each(|note| progress(&format!("  {note}")));
+    }
+    Ok(campaign.tally)
+}
+
+/// A volume, its host, and what that has acknowledged. The host is dropped before the volume.
+struct World {
+    engine: Engine,
+    ledger: Shared,
+    volume: Volume,
+}
+
+struct Campaign<'a> {
+    way: Way,
+    registry: &'a Registry,
+    place: &'a Place,
+    largest: u64,
+    random: Random,
+    tally: Tally,
+}
+
+impl Campaign<'_> {
+    fn round(&mut self, world: &mut Option<World>) -> Result<String> {
+        // Dropped from the last to the first.
+        let World { volume, ledger, mut engine } = match world.take() {
+            Some(world) => world,
+            None => self.begin()?,
+        };
+        let victim = Victim::choose(self.way, &mut self.random);
+        let moment = Moment::choose(&mut self.random, AT_WORK, AFTER);
+        let events = Events::default();
+        let (registry, largest, scratch) = (self.registry, self.largest, self.place.path());
+        let site = Site { engine: &engine, ledger: &ledger, registry, scratch, largest };
+        site.disturb(&mut self.random, moment, || victim.kill(&engine))?;
+        self.tally.happened(victim.name());
+        let started = match victim {
+            Victim::Container => engine.start(),
+            Victim::ContainerForGood => {
+                drop(engine);
+                engine = self.engine(&volume)?;
+                engine.start()
+            }
+            Victim::Init => engine.run_under_init().and_then(|()| timed(&engine)),
+            Victim::Dockerd | Victim::Containerd | Victim::Shim => timed(&engine),
+        };
+        let took = match started {
+            Ok(took) => took,
+            Err(error) => {
+                self.tally.note(format!("the start after {} failed: {error:#}", victim.name()));
+                self.tally.failed_starts += 1;
+                self.tally.rounds += 1;
+                return Ok(format!("{}, {}", victim.name(), moment.name()));
+            }
+        };
+        judge(&engine, &ledger, &events, Due::Everything, &mut self.tally)?;
+        if let Err(error) = wait_for_containers(&engine, &ledger) {
+            self.tally.note(format!("after {}: {error:#}", victim.name()));
+            self.tally.not_back += 1;
+        }
+        let whole = matches!(victim, Victim::Container | Victim::ContainerForGood);
+        if whole {
+            self.tally.unclean_ms.push(u64::try_from(took.as_millis())?);
+        }
+        self.tally.rounds += 1;
+        if whole && self.tally.unclean_ms.len().is_multiple_of(COMPARED) {
+            self.compare(&engine)?;
+        }
+        *world = Some(World { engine, ledger, volume });
+        Ok(format!("{}, {}, back after {} ms", victim.name(), moment.name(), took.as_millis()))
+    }
+
+    fn begin(&self) -> Result<World> {
+        let volume = Volume::new();
+        let engine = self.engine(&volume)?;
+        engine.start().context("on an empty volume")?;
+        let ledger = Shared::default();
+        work::prepare(&engine, &ledger)?;
+        Ok(World { engine, ledger, volume })
+    }
+
+    /// Stops the host and starts it again: the time of a clean start with the same content.
+    fn compare(&mut self, engine: &Engine) -> Result<()> {
+        let code = engine.stop(10)?;
+        if code != 0 {
+            let words = engine.own_words();
+            self.tally.note(format!("a stop for comparison ended with {code}; the host's log:\n{words}"));
+            self.tally.unclean_stops += 1;
+        }
+        let clean = engine.start().context("after a clean stop")?;
+        self.tally.compare_start(clean);
+        Ok(())
+    }
+
+    fn engine(&self, volume: &Volume) -> Result<Engine> {
+        let options = [format!("--insecure-registry {}", self.registry.address())];
+        Engine::create(self.way, volume.name(), &options, &[])
+    }
+}
+
+/// Waits until the engine answers again; how long that took.
+fn timed(engine: &Engine) -> Result<std::time::Duration> {
+    let begin = std::time::Instant::now();
+    engine.wait()?;
+    Ok(begin.elapsed())
+}

@@ -1,0 +1,52 @@
+//! The short forms of the campaigns; `docs/campaigns.md` tells how to run the long ones.
+//!
+//! Each prints its seed, which nextest shows when the test fails.
+
+use dind_tests::campaign::{Random, Settings, Tally, Way, draw, kill, power, stop};
+
+/// Large enough to be written back in parts, small enough for a test.
+const LARGEST: u64 = 64 << 20;
+
+fn settings(rounds: usize) -> Settings {
+    let seed = Random::seed();
+    println!("seed {seed}");
+    Settings { rounds, seed, largest: LARGEST }
+}
+
+fn say(line: &str) {
+    println!("{line}");
+}
+
+#[track_caller]
+fn assert_nothing_failed(tally: &Tally) {
+    println!("{}", draw(std::slice::from_ref(tally)));
+    assert_eq!(tally.failures(), [""; 0], "{:#?}", tally.notes);
+}
+
+#[test]
+fn what_was_acknowledged_survives_kills() {
+    let tally = kill::run(Way::Host, &settings(20), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
+#[test]
+fn what_was_acknowledged_survives_kills_of_a_host_that_is_not_pid_1() {
+    let tally = kill::run(Way::HostUnderInit, &settings(6), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
+/// What a sync has covered is there after a power cut, and nothing that is listed is damaged.
+#[test]
+fn what_was_synced_survives_power_cuts() {
+    let tally = power::run(Way::Host, &settings(10), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
+#[test]
+fn stops_are_clean_whatever_runs_inside() {
+    let tally = stop::run(Way::Host, &settings(1), false, &[3, 10, 60], &mut say).unwrap();
+    assert_nothing_failed(&tally);
+}
