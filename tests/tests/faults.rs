@@ -98,3 +98,65 @@ fn an_address_that_changed_gets_a_certificate_and_clients_keep_theirs() {
         dind_tests::Client::with_certificates(&format!("tcp://{after}:2376"), client.into_certificates());
     moved.docker(["version"]).ok();
 }
+
+/// What fills a data root up: its bytes, or its names.
+fn fill(host: &Host, with: &str) {
+    let fill = match with {
+        "bytes" => "dd if=/dev/zero of=/var/lib/docker/filler bs=1M 2>/dev/null",
+        _ => {
+            "mkdir /var/lib/docker/filler; i=0; while touch /var/lib/docker/filler/$i 2>/dev/null; do i=$((i+1)); done"
+        }
+    };
+    let _ = host.shell(&format!("{fill}; true")).ok();
+}
+
+#[test]
+fn a_full_disk_and_one_without_inodes_are_survived() {
+    for (with, tmpfs) in [("bytes", "size=128m"), ("inodes", "nr_inodes=2000,size=256m")] {
+        let host = Host::options().run(["--tmpfs", &format!("/var/lib/docker:exec,{tmpfs}")]).start();
+        host.load_busybox();
+        host.run_nested("worker", &["--restart", "always"], POLITE);
+        fill(&host, with);
+        // Whoever wants more hears why, and what is there goes on.
+        let refused = host.docker(["volume", "create", "more"]);
+        let refused =
+            if refused.code == Some(0) { host.docker(["commit", "worker", "more"]) } else { refused };
+        refused.fails().says(&["no space left on device"]);
+        host.exec(["dind-init", "health"]).ok();
+        assert_eq!(host.docker(["inspect", "-f", "{{.State.Running}}", "worker"]).ok(), "true", "{with}");
+        host.shell("rm -r /var/lib/docker/filler").ok();
+        host.docker(["volume", "create", "more"]).ok();
+        host.assert_runs_containers();
+        host.exec(["dind-init", "verify"]).ok();
+        fill(&host, with);
+        host.stop();
+        host.assert_exited(0);
+        assert!(!host.logs().contains("is not synced"), "everything there was on disk: {}", host.logs());
+    }
+}
+
+/// The data root's own disk keeps its content over stop and start.
+#[test]
+fn a_host_on_a_full_disk_starts_and_lets_go_of_what_fills_it() {
+    let host = Host::options().env("DIND_STORAGE", "loop").env("DIND_STORAGE_SIZE", "600M").start();
+    host.load_busybox();
+    host.run_nested("worker", &["--restart", "unless-stopped"], POLITE);
+    host.docker(["volume", "create", "large"]).ok();
+    let hog = "dd if=/dev/zero of=/large/filler bs=1M; true";
+    host.docker(["run", "--rm", "-v", "large:/large", "busybox", "sh", "-c", hog]).ok();
+    for kill in [false, true] {
+        if kill {
+            host.signal("KILL");
+            host.ends();
+        } else {
+            host.stop();
+            host.assert_exited(0);
+        }
+        host.start();
+        assert_eq!(host.docker(["images", "-q"]).ok().lines().count(), 1, "kill: {kill}");
+    }
+    host.docker(["rm", "-f", "worker"]).ok();
+    host.docker(["volume", "rm", "large"]).ok();
+    host.assert_runs_containers();
+    host.exec(["dind-init", "verify"]).ok();
+}
