@@ -47,6 +47,8 @@ pub const DIND_CA_CERTIFICATES: &str = "DIND_CA_CERTIFICATES";
 /// The most that the build cache may take.
 pub const DIND_BUILD_CACHE: &str = "DIND_BUILD_CACHE";
 
+/// Whether control groups are made writable and nestable.
+pub const DIND_CGROUPS: &str = "DIND_CGROUPS";
 /// Which kind of iptables dockerd uses.
 pub const DIND_FIREWALL: &str = "DIND_FIREWALL";
 /// MTU of networks inside.
@@ -57,7 +59,7 @@ pub const DIND_DNS: &str = "DIND_DNS";
 pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 21] = [
+pub const ALL: [Variable; 22] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -134,6 +136,11 @@ pub const ALL: [Variable; 21] = [
         name: DIND_BUILD_CACHE,
         default: "10%",
         meaning: "the most that the build cache may take: 20GB, 10% of the disk, or off for no limit",
+    },
+    Variable {
+        name: DIND_CGROUPS,
+        default: "auto",
+        meaning: "auto: control groups are made writable and nestable; keep: they are left as they are",
     },
     Variable {
         name: DIND_FIREWALL,

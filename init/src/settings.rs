@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) registries: Registries,
     /// Whether the data root is synced after each acknowledgement.
     pub(crate) sync: bool,
+    /// Whether control groups are left as they are.
+    pub(crate) keep_cgroups: bool,
     /// dockerd's options.
     pub(crate) daemon: DaemonOptions,
     /// Which kind of iptables dockerd uses.
@@ -170,6 +172,7 @@ impl Settings {
                 &[("restart", OnFailure::Restart), ("exit", OnFailure::Exit)],
             )?,
             storage: storage::Wish::parse(get, &daemon)?,
+            keep_cgroups: one_of(get, variables::DIND_CGROUPS, &[("auto", false), ("keep", true)])?,
             sync: one_of(get, variables::DIND_SYNC, &[("on", true), ("off", false)])?,
             firewall: firewall::Wish::parse(get, &daemon)?,
             network: network::Wishes::parse(get, &daemon)?,
@@ -528,8 +531,11 @@ mod tests {
 
         #[test]
         fn no_environment_is_worse_than_an_error(
-            name in "(DIND_[A-Z_]{0,20}|LOCAL|DOCKER_OPTS|DOCKER_TLS_CERTDIR)",
-            value in "\\PC{0,30}",
+            name in prop_oneof![
+                proptest::sample::select(variables::ALL.map(|variable| variable.name.to_owned()).to_vec()),
+                "DIND_[A-Z_]{0,20}",
+            ],
+            value in prop_oneof!["\\PC{0,30}", "[0-9a-z.:/,=%KMGTB -]{0,30}"],
         ) {
             match load(&[(&name, &value)], &[]) {
                 Ok(settings) => prop_assert!(settings.stop_timeout >= Duration::from_secs(2)),

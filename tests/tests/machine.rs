@@ -107,3 +107,15 @@ fn what_cannot_be_written_is_named() {
     Host::options().volume(&certificates, "/certs:ro").refused(69, &["/certs", "Read-only"]);
     Host::options().run(["--user", "1000"]).refused(69, &["runs as user 1000", "leave --user out"]);
 }
+
+#[test]
+fn control_groups_are_left_alone_when_that_is_wished() {
+    let host = Host::options().env("DIND_CGROUPS", "keep").start();
+    let mounts = host.shell("grep -E ' /sys/fs/cgroup/?[^ ]* cgroup2? ' /proc/mounts").ok();
+    assert!(mounts.lines().all(|line| line.contains(" ro,")), "{mounts}");
+    let doctor = host.exec(["dind-init", "doctor"]).ok();
+    assert!(doctor.contains("left as they are") && doctor.contains("DIND_CGROUPS is keep"), "{doctor}");
+    host.load_busybox();
+    host.docker(["run", "--rm", "busybox", "true"]).fails().says(&["read-only file system"]);
+    Host::options().env("DIND_CGROUPS", "off").refused(64, &["DIND_CGROUPS=off is not auto or keep"]);
+}

@@ -15,6 +15,7 @@ use nix::poll::{PollTimeout, poll};
 use super::decision::Decision;
 use super::mounts::{self, Mount};
 use crate::failure::Failure;
+use crate::settings::Settings;
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// The leaf in which the host's own processes live on v2.
@@ -31,7 +32,10 @@ const PAUSE: u8 = 10;
 ///
 /// # Errors
 /// They cannot be made writable: no container could be started.
-pub(super) fn prepare() -> Result<Decision, Failure> {
+pub(super) fn prepare(settings: &Settings) -> Result<Decision, Failure> {
+    if settings.keep_cgroups {
+        return Ok(look(settings));
+    }
     let mut groups: Vec<Mount> = cgroup_mounts();
     if groups.is_empty() {
         // As PID 1 of a machine. With nsdelegate no container can lift its own limits (cgroups(7)).
@@ -69,10 +73,14 @@ pub(super) fn prepare() -> Result<Decision, Failure> {
     })
 }
 
-/// What is there, for who asks before a host runs. Nothing is changed.
-pub(super) fn look() -> Decision {
-    let groups = cgroup_mounts();
-    Decision::good("cgroups", found(&groups), "made writable and nestable when a host starts")
+/// What is there, and what a host does about it when it starts. Nothing is changed.
+pub(super) fn look(settings: &Settings) -> Decision {
+    let found = found(&cgroup_mounts());
+    if settings.keep_cgroups {
+        Decision::good("cgroups", found, "left as they are").because("DIND_CGROUPS is keep")
+    } else {
+        Decision::good("cgroups", found, "made writable and nestable when a host starts")
+    }
 }
 
 fn found(groups: &[Mount]) -> String {

@@ -109,6 +109,8 @@ fn decide_servers(settings: &Settings, servers: &[IpAddr]) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn settings(environment: &[(&str, &str)]) -> Settings {
@@ -119,6 +121,13 @@ mod tests {
     fn decided(environment: &[(&str, &str)], text: &str) -> (String, usize) {
         let decision = decide(&settings(environment), text);
         (decision.arguments.join(" "), decision.relayed.len())
+    }
+
+    proptest! {
+        #[test]
+        fn any_resolv_conf_is_read(text in "(nameserver|options|ndots:0|[ -~\n]){0,40}") {
+            let _ = (servers(&text), options(&text));
+        }
     }
 
     #[test]

@@ -207,7 +207,7 @@ pub(crate) fn make_links(decisions: &[Decision]) -> Result<(), Failure> {
 /// A setting that no host would take.
 pub(crate) fn diagnose(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     let authorities = Authorities::read(settings)?;
-    let mut decisions = vec![cgroups::look()];
+    let mut decisions = vec![cgroups::look(settings)];
     decisions.extend(decide(settings, &probe::run(&settings.daemon.data_root, &wanted(settings))));
     decisions.extend(authorities.map(|authorities| authorities.decide()));
     let missing = capabilities::check().err().map(|failure| {
@@ -325,7 +325,8 @@ pub(crate) fn prepare(
         Ok(((), said.into_iter().flatten().reduce(|all, one| format!("{all}, {one}"))))
     })?;
     let proxies = registries::pass_on_proxies(settings);
-    let cgroups = steps.take(log, "cgroups", || cgroups::prepare().map(|decision| (decision, None)))?;
+    let cgroups =
+        steps.take(log, "cgroups", || cgroups::prepare(settings).map(|decision| (decision, None)))?;
     let hostname =
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let addresses = network::addresses();

@@ -44,6 +44,8 @@ fn parse(table: &str) -> Vec<Subnet> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -55,5 +57,12 @@ mod tests {
         assert!(parse(table)[0].has(Ipv4Addr::new(172, 18, 255, 1)));
         assert!(!parse(table)[0].has(Ipv4Addr::new(172, 19, 0, 1)));
         assert_eq!(parse(""), []);
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_is_read(table in "[ -~\n\t]{0,200}") {
+            let _ = parse(&table);
+        }
     }
 }

@@ -155,6 +155,14 @@ fn halves_of_containers_are_set_aside() {
     assert!(!root.join("overlay2/rw-c3").exists());
 }
 
+proptest::proptest! {
+    #[test]
+    fn any_record_is_read(text in "[ -~\n]{0,60}|\\{\"(Name|State|rootfs|Repositories)\":[ -~]{0,40}\\}") {
+        let text = text.as_bytes();
+        let _ = (images::read_chains(text), images::parse_repositories(text), containers::parse(text));
+    }
+}
+
 #[test]
 fn nothing_in_a_data_root_leads_out_of_it() {
     let (folder, _, _) = data_root();
