@@ -1,6 +1,6 @@
 //! `dind-init status`, `wait`, `health` and Docker's own health check.
 
-use dind_tests::{Host, docker, image, until};
+use dind_tests::{Host, STUBBORN, docker, image, until};
 use serde_json::Value;
 
 #[test]
@@ -58,6 +58,9 @@ fn an_engine_that_stopped_answering_is_not_healthy() {
 #[test]
 fn an_engine_that_stopped_answering_does_not_keep_the_host_from_its_end() {
     let host = Host::options().env("DIND_STOP_TIMEOUT", "4").start();
+    host.load_busybox();
+    // It keeps dockerd from ending before it hangs.
+    host.run_nested("stubborn", &["--stop-timeout", "60"], STUBBORN);
     let pid = host.pid_of("dockerd");
     // Again and again, since a stop wakes whoever was stopped.
     let hang = format!("while kill -STOP {pid}; do :; done");
