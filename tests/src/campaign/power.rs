@@ -40,18 +40,20 @@ struct Machine {
 pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let place = Place::new()?;
     let registry = Registry::start(place.path())?;
+    let mut setting = Setting { way, place: &place, registry, largest: settings.largest };
     let mut random = Random::new(settings.seed);
     let mut tally = Tally::new("power cuts", way, settings.seed);
     let mut machine = None;
     for number in 1..=settings.rounds {
         let before = (tally.total(), tally.failures(), tally.notes.len());
-        let setting = Setting { way, place: &place, registry: &registry, largest: settings.largest };
         let what = match setting.round(&mut machine, &mut random, &mut tally) {
             Ok(what) => what,
             Err(error) => {
                 tally.note(format!("broken off: {error:#}"));
                 tally.broken += 1;
                 machine = None;
+                // It may be the reason.
+                setting.registry = Registry::start(place.path())?;
                 "broken off".into()
             }
         };
@@ -83,7 +85,7 @@ impl Machine {
 struct Setting<'a> {
     way: Way,
     place: &'a Place,
-    registry: &'a Registry,
+    registry: Registry,
     largest: u64,
 }
 
@@ -171,6 +173,6 @@ impl Setting<'_> {
 
     fn site<'b>(&'b self, engine: &'b Engine, ledger: &'b Shared) -> Site<'b> {
         let scratch = self.place.path();
-        Site { engine, ledger, registry: self.registry, scratch, largest: self.largest }
+        Site { engine, ledger, registry: &self.registry, scratch, largest: self.largest }
     }
 }

@@ -11,6 +11,7 @@ impl Way {
         match self {
             Way::Host => "host",
             Way::HostUnderInit => "host under init",
+            Way::HostUnsynced => "host, DIND_SYNC=off",
             Way::Bare => "bare dockerd",
         }
     }
