@@ -143,7 +143,8 @@ impl Campaign<'_> {
         let events = Events::default();
         let (registry, largest, scratch) = (&self.registry, self.largest, self.place.path());
         let site = Site { engine: &engine, ledger: &ledger, registry, scratch, largest };
-        site.disturb(&mut self.random, moment, || victim.kill(&engine))?;
+        let refused = site.disturb(&mut self.random, moment, || victim.kill(&engine))?;
+        self.tally.refused(refused);
         self.tally.happened(victim.name());
         let started = match victim {
             Victim::Container => engine.start(),

@@ -99,13 +99,14 @@ impl Setting<'_> {
         let moment = Moment::choose(random, AT_WORK, AFTER);
         let site = self.site(&engine, &ledger);
         let mut due = Due::Everything;
-        site.disturb(random, moment, || {
+        let refused = site.disturb(random, moment, || {
             // Asked a moment too early rather than too late: what a sync covers after this is not counted as due.
             let sync = engine.last_sync();
             disk.cut()?;
             due = Due::Before { sync, cut: OffsetDateTime::now_utc() };
             engine.kill()
         })?;
+        tally.refused(refused);
         drop(engine);
         if let Some(said) = disk.power_on()? {
             tally.note(format!("e2fsck says {said}"));
