@@ -45,6 +45,13 @@ fn what_was_synced_survives_power_cuts() {
     assert!(tally.total().kept > 0, "{tally:?}");
 }
 
+/// Where nothing was synced, things may be gone after a power cut; what is listed is whole all the same.
+#[test]
+fn nothing_is_listed_and_damaged_where_nothing_was_synced() {
+    let tally = power::run(Way::HostUnsynced, &settings(4), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+}
+
 #[test]
 fn stops_are_clean_whatever_runs_inside() {
     let tally = stop::run(Way::Host, &settings(1), false, &[3, 10, 60], &mut say).unwrap();

@@ -28,6 +28,12 @@ struct Arguments {
     /// Cut the power of bare dockerd, too, and print both side by side
     #[arg(long)]
     bare: bool,
+    /// Cut the power of a host that does not sync after acknowledgements, too: only its repair is left
+    #[arg(long)]
+    unsynced: bool,
+    /// Stops within this many seconds; can be given more than once [default: 3, 10 and 60]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=600))]
+    budget: Vec<u32>,
     /// Write everything that was counted to FILE
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -82,12 +88,17 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
         }
         Campaign::Power => {
             tallies.push(power::run(Way::Host, &settings, &mut progress)?);
+            if arguments.unsynced {
+                tallies.push(power::run(Way::HostUnsynced, &settings, &mut progress)?);
+            }
             if arguments.bare {
                 tallies.push(power::run(Way::Bare, &settings, &mut progress)?);
             }
         }
         Campaign::Stop => {
-            tallies.push(stop::run(Way::Host, &settings, true, &[3, 10, 60], &mut progress)?);
+            let all = [3, 10, 60];
+            let budgets = if arguments.budget.is_empty() { &all } else { arguments.budget.as_slice() };
+            tallies.push(stop::run(Way::Host, &settings, true, budgets, &mut progress)?);
         }
     }
     if let Some(file) = &arguments.json {

@@ -23,6 +23,9 @@ nix::ioctl_read!(
 
 /// Folders of campaigns have names that begin so, followed by who made them: pid namespace and pid.
 const PREFIX: &str = "dind-campaign";
+/// The disk in such a folder, and where it is mounted. One at a time.
+const FILE: &str = "disk.ext4";
+const MOUNT: &str = "mount";
 /// Larger than anything a campaign writes between two new disks; the file is sparse.
 const SIZE: u64 = 40 << 30;
 
@@ -39,7 +42,7 @@ impl Place {
         sweep();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{}-{count}", owner(), std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let folder = temporary().join(name);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self(folder))
     }
@@ -59,6 +62,7 @@ impl Drop for Place {
 /// The disk, and where it is mounted. Unmounted and gone when dropped: declare it before the engine that uses it.
 #[derive(Debug)]
 pub(super) struct Disk {
+    folder: PathBuf,
     file: PathBuf,
     mount: PathBuf,
 }
@@ -69,7 +73,8 @@ impl Disk {
     /// # Errors
     /// When `mkfs.ext4` is missing, or this process may not mount.
     pub(super) fn new(place: &Place) -> Result<Self> {
-        let disk = Self { file: place.path().join("disk.ext4"), mount: place.path().join("mount") };
+        let folder = place.path().to_owned();
+        let disk = Self { file: folder.join(FILE), mount: folder.join(MOUNT), folder };
         fs::create_dir_all(&disk.mount)?;
         File::create(&disk.file)?.set_len(SIZE)?;
         run(Call::new("mkfs.ext4").args(["-q", "-F"]).arg(disk.file.to_string_lossy()), "e2fsprogs")?;
@@ -99,10 +104,10 @@ impl Disk {
     /// Gives it power again, after everyone who used it has ended: unmounts it, and mounts it as after a boot. What
     /// `e2fsck` says of it once the journal is replayed, if anything.
     pub(super) fn power_on(&self) -> Result<Option<String>> {
-        unmount(&self.mount)?;
+        unmount(&self.folder)?;
         // The kernel replays the journal.
         self.mount()?;
-        unmount(&self.mount)?;
+        unmount(&self.folder)?;
         let checked =
             attempt(Call::new("e2fsck").args(["-fn"]).arg(self.file.to_string_lossy()).within(300))?;
         self.mount()?;
@@ -117,26 +122,41 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if let Err(error) = unmount(&self.mount) {
+        if let Err(error) = unmount(&self.folder) {
             eprintln!("{error:#}");
         }
         let _ = fs::remove_file(&self.file);
     }
 }
 
-/// Unmounts what is mounted there, waiting for whoever still uses it; the loop device goes with it.
-fn unmount(mount: &Path) -> Result<()> {
+/// Unmounts the disk of this folder, and waits until the kernel has let go of it.
+///
+/// A mount namespace that was made meanwhile has a copy of the mount, and keeps the filesystem alive after `umount`. To mount
+/// the file then would put two filesystems on one disk, and what the older one still writes would damage the other.
+fn unmount(folder: &Path) -> Result<()> {
+    let (mount, file) = (folder.join(MOUNT), folder.join(FILE));
     let mut last = String::new();
-    for _ in 0..100 {
-        if !is_mounted(mount) {
+    for _ in 0..600 {
+        if is_mounted(&mount) {
+            last = attempt(Call::new("umount").arg(mount.to_string_lossy()))?.stderr;
+        } else if is_attached(&file) {
+            last = "a loop device holds it: another mount namespace has a copy of the mount".into();
+        } else {
             return Ok(());
         }
-        last = attempt(Call::new("umount").arg(mount.to_string_lossy()))?.stderr;
-        if is_mounted(mount) {
-            sleep(Duration::from_millis(200));
-        }
+        sleep(Duration::from_millis(100));
     }
     bail!("{} cannot be unmounted: {}", mount.display(), last.trim())
+}
+
+/// Whether a loop device stands on this file: see sysfs-block-loop in the kernel's documentation of its ABI.
+fn is_attached(file: &Path) -> bool {
+    let Ok(devices) = fs::read_dir("/sys/block") else { return false };
+    let backing = |device: fs::DirEntry| fs::read_to_string(device.path().join("loop/backing_file")).ok();
+    devices.flatten().filter_map(backing).any(|name| {
+        let name = name.trim_end();
+        Path::new(name.strip_suffix(" (deleted)").unwrap_or(name)) == file
+    })
 }
 
 fn is_mounted(mount: &Path) -> bool {
@@ -147,7 +167,7 @@ fn is_mounted(mount: &Path) -> bool {
 /// Removes the folders of campaigns whose process is gone.
 fn sweep() {
     let prefix = owner();
-    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    let Ok(entries) = fs::read_dir(temporary()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let maker = name.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('-')?.split('-').next());
@@ -158,13 +178,19 @@ fn sweep() {
 }
 
 fn remove(folder: &Path) {
-    let removed = unmount(&folder.join("mount")).and_then(|()| match fs::remove_dir_all(folder) {
+    let removed = unmount(folder).and_then(|()| match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     });
     if let Err(error) = removed {
         eprintln!("{} is left behind: {error:#}", folder.display());
     }
+}
+
+/// The folder for temporary files, as the kernel names it.
+fn temporary() -> PathBuf {
+    let folder = std::env::temp_dir();
+    folder.canonicalize().unwrap_or(folder)
 }
 
 /// What the names of this pid namespace's folders begin with.

@@ -28,6 +28,8 @@ pub enum Way {
     Host,
     /// `dind-init` as the child of another init.
     HostUnderInit,
+    /// `dind-init` as PID 1, told not to sync after acknowledgements (`DIND_SYNC=off`): only its repair is left.
+    HostUnsynced,
     /// dockerd, started by a script.
     Bare,
 }
@@ -51,6 +53,7 @@ impl Engine {
         let create = create.args(["-e", "LOCAL=true", "-e", &format!("DOCKER_OPTS={options}")]);
         let create = match way {
             Way::Host => create.arg(image()),
+            Way::HostUnsynced => create.args(["-e", "DIND_SYNC=off"]).arg(image()),
             Way::HostUnderInit => create.args(["--init", "--entrypoint", "sleep", image(), "infinity"]),
             Way::Bare => {
                 let script = format!("{BARE} {options}");
@@ -91,7 +94,9 @@ impl Engine {
         let deadline = Instant::now() + Duration::from_secs(START);
         loop {
             let asked = match self.way {
-                Way::Host | Way::HostUnderInit => self.exec(&[], &["dind-init", "wait", "--timeout", "30"]),
+                Way::Host | Way::HostUnsynced | Way::HostUnderInit => {
+                    self.exec(&[], &["dind-init", "wait", "--timeout", "30"])
+                }
                 Way::Bare => self.exec(&[], &["docker", "version"]),
             };
             let answer = asked.attempt().map_err(Error::msg)?;
@@ -158,10 +163,10 @@ impl Engine {
         self.exec(&[], &["cat", "/log"]).attempt().map_or(logs, |log| log.stdout)
     }
 
-    /// What the host itself has said, without its services.
-    pub(super) fn own_words(&self) -> String {
+    /// What the host itself has said since that many lines, without its services.
+    pub(super) fn own_words(&self, since: usize) -> String {
         let logs = self.logs();
-        let own: Vec<&str> = logs.lines().filter(|line| line.contains(" dind-init: ")).collect();
+        let own: Vec<&str> = logs.lines().skip(since).filter(|line| line.contains(" dind-init: ")).collect();
         own.join("\n")
     }
 

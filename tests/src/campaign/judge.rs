@@ -84,7 +84,10 @@ pub(super) fn judge(
         let name = if names.is_empty() { id.as_str() } else { &names.join(", ") };
         tally.note(format!("{name} is listed and damaged, {} files: {}", wrong.len(), wrong[0]));
         tally.damaged_images += 1;
-        tally.note(format!("the log of that start:\n{}", engine.own_words()));
+        let words = engine.own_words(0);
+        if !words.is_empty() {
+            tally.note(format!("the host's log:\n{words}"));
+        }
     }
     tally.dead += found.containers.values().filter(|state| *state == "dead").count();
     tally.verified_images += found.images.len();

@@ -81,7 +81,7 @@ pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let registry = Registry::start(place.path())?;
     let mut campaign = Campaign {
         way,
-        registry: &registry,
+        registry,
         place: &place,
         largest: settings.largest,
         random: Random::new(settings.seed),
@@ -90,12 +90,17 @@ pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let mut world = None;
     for number in 1..=settings.rounds {
         let (before, notes) = (campaign.tally.total(), campaign.tally.notes.len());
-        let what = campaign.round(&mut world).unwrap_or_else(|error| {
-            campaign.tally.note(format!("broken off: {error:#}"));
-            campaign.tally.broken += 1;
-            world = None;
-            "broken off".into()
-        });
+        let what = match campaign.round(&mut world) {
+            Ok(what) => what,
+            Err(error) => {
+                campaign.tally.note(format!("broken off: {error:#}"));
+                campaign.tally.broken += 1;
+                world = None;
+                // It may be the reason.
+                campaign.registry = Registry::start(place.path())?;
+                "broken off".into()
+            }
+        };
         let total = campaign.tally.total();
         progress(&format!(
             "kill {number} of {} ({}): {what}; {} kept, {} lost, {} damaged",
@@ -119,7 +124,7 @@ struct World {
 
 struct Campaign<'a> {
     way: Way,
-    registry: &'a Registry,
+    registry: Registry,
     place: &'a Place,
     largest: u64,
     random: Random,
@@ -136,9 +141,10 @@ impl Campaign<'_> {
         let victim = Victim::choose(self.way, &mut self.random);
         let moment = Moment::choose(&mut self.random, AT_WORK, AFTER);
         let events = Events::default();
-        let (registry, largest, scratch) = (self.registry, self.largest, self.place.path());
+        let (registry, largest, scratch) = (&self.registry, self.largest, self.place.path());
         let site = Site { engine: &engine, ledger: &ledger, registry, scratch, largest };
-        site.disturb(&mut self.random, moment, || victim.kill(&engine))?;
+        let refused = site.disturb(&mut self.random, moment, || victim.kill(&engine))?;
+        self.tally.refused(refused);
         self.tally.happened(victim.name());
         let started = match victim {
             Victim::Container => engine.start(),
@@ -187,9 +193,10 @@ impl Campaign<'_> {
 
     /// Stops the host and starts it again: the time of a clean start with the same content.
     fn compare(&mut self, engine: &Engine) -> Result<()> {
+        let lines = engine.logs().lines().count();
         let code = engine.stop(10)?;
         if code != 0 {
-            let words = engine.own_words();
+            let words = engine.own_words(lines);
             self.tally.note(format!("a stop for comparison ended with {code}; the host's log:\n{words}"));
             self.tally.unclean_stops += 1;
         }

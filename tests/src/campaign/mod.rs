@@ -26,6 +26,7 @@ mod tally;
 mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,9 +34,9 @@ pub use engine::Way;
 pub use ledger::Kind;
 pub use random::Random;
 pub use table::draw;
-pub use tally::{Row, Tally};
+pub use tally::{Fate, Row, Tally};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use engine::Engine;
 use ledger::Shared;
 use registry::Registry;
@@ -54,6 +55,9 @@ pub struct Settings {
 
 /// Told of each round: what happened in it, in one line.
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
+
+/// An engine that refuses this often in one round, undisturbed, is no longer one.
+const MOST_REFUSED: usize = 3;
 
 /// When the work of a round is disturbed.
 #[derive(Debug, Clone, Copy)]
@@ -102,10 +106,18 @@ impl Site<'_> {
         }
     }
 
-    /// Lets workers work, and disturbs them at that moment. What the workers fail at before that is an error: nobody
-    /// has disturbed the engine yet.
-    fn disturb(&self, random: &mut Random, moment: Moment, fault: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Lets workers work, and disturbs them at that moment; what the engine refused before that, when nobody had disturbed it.
+    ///
+    /// # Errors
+    /// When it refuses again and again, or when the fault cannot be made.
+    fn disturb(
+        &self,
+        random: &mut Random,
+        moment: Moment,
+        fault: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<String>> {
         let disturbed = AtomicBool::new(false);
+        let refused = Mutex::new(Vec::new());
         // Without end in the middle of things, a few acknowledgements otherwise. Containers only now and then: when one ends,
         // its overlay is unmounted, and by that the kernel syncs all that was written before.
         let at_work = matches!(moment, Moment::AtWork(_));
@@ -120,7 +132,11 @@ impl Site<'_> {
                 if disturbed.load(Ordering::Acquire) {
                     return Ok(());
                 }
-                done?;
+                if let Err(error) = done {
+                    let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+                    refused.push(format!("refused: {error:#}"));
+                    ensure!(refused.len() < MOST_REFUSED, "the engine refuses again and again: {error:#}");
+                }
             }
             Ok(())
         };
@@ -150,6 +166,7 @@ impl Site<'_> {
                 handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
             fault
-        })
+        })?;
+        Ok(refused.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }

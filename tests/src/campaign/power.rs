@@ -40,18 +40,20 @@ struct Machine {
 pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let place = Place::new()?;
     let registry = Registry::start(place.path())?;
+    let mut setting = Setting { way, place: &place, registry, largest: settings.largest };
     let mut random = Random::new(settings.seed);
     let mut tally = Tally::new("power cuts", way, settings.seed);
     let mut machine = None;
     for number in 1..=settings.rounds {
         let before = (tally.total(), tally.failures(), tally.notes.len());
-        let setting = Setting { way, place: &place, registry: &registry, largest: settings.largest };
         let what = match setting.round(&mut machine, &mut random, &mut tally) {
             Ok(what) => what,
             Err(error) => {
                 tally.note(format!("broken off: {error:#}"));
                 tally.broken += 1;
                 machine = None;
+                // It may be the reason.
+                setting.registry = Registry::start(place.path())?;
                 "broken off".into()
             }
         };
@@ -83,7 +85,7 @@ impl Machine {
 struct Setting<'a> {
     way: Way,
     place: &'a Place,
-    registry: &'a Registry,
+    registry: Registry,
     largest: u64,
 }
 
@@ -97,13 +99,14 @@ impl Setting<'_> {
         let moment = Moment::choose(random, AT_WORK, AFTER);
         let site = self.site(&engine, &ledger);
         let mut due = Due::Everything;
-        site.disturb(random, moment, || {
+        let refused = site.disturb(random, moment, || {
             // Asked a moment too early rather than too late: what a sync covers after this is not counted as due.
             let sync = engine.last_sync();
             disk.cut()?;
             due = Due::Before { sync, cut: OffsetDateTime::now_utc() };
             engine.kill()
         })?;
+        tally.refused(refused);
         drop(engine);
         if let Some(said) = disk.power_on()? {
             tally.note(format!("e2fsck says {said}"));
@@ -171,6 +174,6 @@ impl Setting<'_> {
 
     fn site<'b>(&'b self, engine: &'b Engine, ledger: &'b Shared) -> Site<'b> {
         let scratch = self.place.path();
-        Site { engine, ledger, registry: self.registry, scratch, largest: self.largest }
+        Site { engine, ledger, registry: &self.registry, scratch, largest: self.largest }
     }
 }

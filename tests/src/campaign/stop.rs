@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::engine::{Engine, Way};
+use super::engine::{Engine, Way, expect};
 use super::ledger::Shared;
 use super::random::Random;
 use super::tally::Tally;
@@ -74,25 +74,33 @@ impl Habit {
 struct Cell {
     budget: u32,
     habits: Vec<Habit>,
+    /// Whether a client has a connection open that never ends: dockerd waits 5 s for such, after all else.
+    listener: bool,
     name: String,
 }
 
 impl Cell {
     fn of(budget: u32, habits: &[Habit], count: usize, name: &str) -> Self {
         let habits = habits.iter().copied().cycle().take(count).collect();
-        Self { budget, habits, name: format!("{count} × {name} in {budget} s") }
+        Self { budget, habits, listener: false, name: format!("{count} × {name} in {budget} s") }
     }
 
     /// All habits by themselves and together, in this budget.
     fn all(budget: u32) -> Vec<Self> {
         let alone = Habit::ALL.iter().map(|habit| Self::of(budget, &[*habit], 5, habit.name()));
-        alone.chain([Self::of(budget, &Habit::ALL, 20, "of every habit")]).collect()
+        alone
+            .chain([Self::of(budget, &Habit::ALL, 20, "of every habit"), Self::listened_to(budget, 5)])
+            .collect()
     }
 
     /// One stop that has all of it.
     fn mixed(budget: u32) -> Vec<Self> {
-        let count = if budget > 10 { 6 } else { 20 };
-        vec![Self::of(budget, &Habit::ALL, count, "of every habit")]
+        vec![Self::listened_to(budget, if budget > 10 { 6 } else { 20 })]
+    }
+
+    fn listened_to(budget: u32, count: usize) -> Self {
+        let cell = Self::of(budget, &Habit::ALL, count, "of every habit and a client that listens");
+        Self { listener: true, ..cell }
     }
 }
 
@@ -107,10 +115,15 @@ pub fn run(way: Way, settings: &Settings, whole: bool, budgets: &[u32], progress
     let mut random = Random::new(settings.seed);
     for _ in 0..settings.rounds {
         for budget in budgets {
-            let cells = if whole { Cell::all(*budget) } else { Cell::mixed(*budget) };
-            if let Err(error) = stops(way, *budget, cells, &mut random, &mut tally, progress) {
-                tally.note(format!("broken off: {error:#}"));
-                tally.broken += 1;
+            let mut cells = if whole { Cell::all(*budget) } else { Cell::mixed(*budget) };
+            // Where one breaks off, the rest gets a new host.
+            while !cells.is_empty() {
+                let notes = tally.notes.len();
+                if let Err(error) = stops(way, *budget, &mut cells, &mut random, &mut tally, progress) {
+                    tally.note(format!("broken off: {error:#}"));
+                    tally.broken += 1;
+                    tally.notes[notes..].iter().for_each(|note| progress(&format!("  {note}")));
+                }
             }
         }
     }
@@ -120,7 +133,7 @@ pub fn run(way: Way, settings: &Settings, whole: bool, budgets: &[u32], progress
 fn stops(
     way: Way,
     budget: u32,
-    mut cells: Vec<Cell>,
+    cells: &mut Vec<Cell>,
     random: &mut Random,
     tally: &mut Tally,
     progress: Progress,
@@ -154,6 +167,9 @@ fn stop(engine: &Engine, cell: &Cell, tally: &mut Tally) -> Result<Duration> {
         names.push(name);
     }
     up(engine, &names)?;
+    if cell.listener {
+        expect(engine.exec(&["-d"], &["docker", "events"]))?;
+    }
     let lines = engine.logs().lines().count();
     let begin = Instant::now();
     let code = engine.stop(cell.budget)?;
@@ -165,6 +181,7 @@ fn stop(engine: &Engine, cell: &Cell, tally: &mut Tally) -> Result<Duration> {
     if !engine.logs().lines().skip(lines).any(|line| line.contains(LAST_WORDS)) {
         wrong.push("dockerd did not end by its own hand".into());
     }
+    let words = engine.own_words(lines);
     match engine.start() {
         Ok(start) => tally.clean_ms.push(u64::try_from(start.as_millis())?),
         Err(error) => {
@@ -190,7 +207,7 @@ fn stop(engine: &Engine, cell: &Cell, tally: &mut Tally) -> Result<Duration> {
     }
     if !wrong.is_empty() {
         tally.unclean_stops += 1;
-        tally.note(format!("{}: {}; the host's log:\n{}", cell.name, wrong.join(", "), engine.own_words()));
+        tally.note(format!("{}: {}; the host's log:\n{}", cell.name, wrong.join(", "), words));
     }
     let remove = ["rm", "-f", "-v"].into_iter().chain(names.iter().map(String::as_str));
     engine.ask(&remove.collect::<Vec<_>>())?;

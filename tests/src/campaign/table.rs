@@ -11,6 +11,7 @@ impl Way {
         match self {
             Way::Host => "host",
             Way::HostUnderInit => "host under init",
+            Way::HostUnsynced => "host, DIND_SYNC=off",
             Way::Bare => "bare dockerd",
         }
     }
@@ -52,6 +53,7 @@ pub fn draw(tallies: &[Tally]) -> String {
     line("failed starts", &|tally| tally.failed_starts.to_string());
     line("unclean stops", &|tally| number(tally.unclean_stops));
     line("e2fsck not clean", &|tally| number(tally.fsck));
+    line("refused, undisturbed", &|tally| number(tally.refused));
     line("rounds broken off", &|tally| number(tally.broken));
     line("start after it, median (most) ms", &|tally| spread(&tally.unclean_ms));
     line("start after a clean stop, median (most) ms", &|tally| spread(&tally.clean_ms));

@@ -51,6 +51,8 @@ pub struct Tally {
     pub rounds: usize,
     /// Rounds that did not, for a reason that is not the engine's.
     pub broken: usize,
+    /// What the engine refused though nobody had disturbed it: told, and no failure of what is tested here.
+    pub refused: usize,
     /// How often what happened: victims of kills, moments of cuts.
     pub happened: BTreeMap<String, usize>,
     /// What became of what was acknowledged.
@@ -94,6 +96,7 @@ impl Tally {
             seed,
             rounds: 0,
             broken: 0,
+            refused: 0,
             happened: BTreeMap::new(),
             rows: BTreeMap::new(),
             seen_again: 0,
@@ -140,6 +143,12 @@ impl Tally {
     /// Notes what went wrong, with the round in which it did.
     pub fn note(&mut self, what: impl Into<String>) {
         self.notes.push(format!("round {}: {}", self.rounds + self.broken + 1, what.into()));
+    }
+
+    /// Notes what the engine refused, undisturbed.
+    pub fn refused(&mut self, what: Vec<String>) {
+        self.refused += what.len();
+        what.into_iter().for_each(|what| self.note(what));
     }
 
     /// Notes how long a clean start took, next to the last one that was not.
