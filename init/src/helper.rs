@@ -43,6 +43,8 @@ pub(crate) struct Helper {
     pid: Option<i32>,
     output: PipeReader,
     deadline: Instant,
+    /// Whether a wish to stop waits until it has ended.
+    undisturbed: bool,
 }
 
 impl Helper {
@@ -62,7 +64,20 @@ impl Helper {
                 "give the host more processes (--pids-limit) or memory (-m)",
             )
         })?;
-        Ok(Self { what, pid: Some(started.pid), output: started.output, deadline: Instant::now() + patience })
+        Ok(Self {
+            what,
+            pid: Some(started.pid),
+            output: started.output,
+            deadline: Instant::now() + patience,
+            undisturbed: false,
+        })
+    }
+
+    /// One that must not be cut off, because it is changing something that would not stand it. A wish to stop is heard when it
+    /// has ended.
+    pub(crate) fn undisturbed(mut self) -> Self {
+        self.undisturbed = true;
+        self
     }
 
     /// Waits for the helper's end, and gives what it wrote. An answer is whole or it does not parse, so its exit status is not
@@ -74,7 +89,9 @@ impl Helper {
         let mut answer = Vec::new();
         let mut notice = Instant::now() + NOTICE;
         while answer.len() < LONGEST {
-            while let Ok(Some(signal)) = signals.read_signal() {
+            while !self.undisturbed
+                && let Ok(Some(signal)) = signals.read_signal()
+            {
                 if let Some(signals::Meaning::Stop(why)) = signals::meaning(signal.ssi_signo) {
                     return Err(NotUp::Stopped(why));
                 }
@@ -104,10 +121,10 @@ impl Helper {
                 notice = now + NOTICE;
             }
             let left = self.deadline.min(notice).saturating_duration_since(now) + Duration::from_millis(1);
-            let mut fds = [
-                PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds = vec![PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
+            if !self.undisturbed {
+                fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+            }
             // Whatever it says, looking at everything is right.
             let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         }

@@ -132,9 +132,10 @@ pub(crate) fn of_containers() -> Vec<i32> {
 pub(crate) fn orphans(socket: &str) -> Vec<i32> {
     let entries = all();
     let is_orphan = |entry: &&Entry| {
-        let words = fs::read(format!("/proc/{}/cmdline", entry.pid)).unwrap_or_default();
+        // Asked last: reading this waits for the process if that changes its memory.
+        let words = || fs::read(format!("/proc/{}/cmdline", entry.pid)).unwrap_or_default();
         entry.name.starts_with("containerd-shim")
-            && words.split(|byte| *byte == 0).any(|word| word == socket.as_bytes())
+            && words().split(|byte| *byte == 0).any(|word| word == socket.as_bytes())
             && shares_namespace(entry.pid, "mnt")
     };
     let shims: Vec<i32> = entries.iter().filter(is_orphan).map(|entry| entry.pid).collect();

@@ -168,8 +168,9 @@ pub(crate) fn mount_disk(
     let began = Instant::now();
     let arguments = ["disk".to_owned(), root.display().to_string(), bytes.to_string()];
     let helper =
-        Helper::start("the disk of the data root", &arguments, &settings.environment, storage::PATIENCE)?;
-    let answer = helper.finish(signals, log)?;
+        Helper::start("the disk of the data root", &arguments, &settings.environment, storage::DEADLINE)?;
+    // A file system that is being repaired or grown does not survive the end of the program that does it.
+    let answer = helper.undisturbed().finish(signals, log)?;
     match serde_json::from_slice(&answer) {
         Ok(storage::Answer::Mounted(said)) => {
             let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -372,7 +373,9 @@ pub(crate) fn repair(
     steps: &mut Steps,
     log: &mut Log,
 ) -> Result<(), NotUp> {
-    if data_root.last_stop != LastStop::Unclean {
+    // A host that kept its images elsewhere in the data root has not looked at those here.
+    let moved = || Synced::load(&data_root.path).is_some_and(|synced| synced.engine_root != engine_root);
+    if data_root.last_stop != LastStop::Unclean && !moved() {
         return Ok(());
     }
     let began = Instant::now();

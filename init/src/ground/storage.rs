@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::decision::Decision;
 use crate::settings::Settings;
 
-pub(crate) use disk::{Answer, PATIENCE, mounted, prepare, release};
+pub(crate) use disk::{Answer, DEADLINE, mounted, prepare, release};
 pub(crate) use probe::{Probe, probe};
 pub(crate) use wish::Wish;
 

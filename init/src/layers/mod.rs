@@ -7,12 +7,14 @@ mod tar_split;
 pub(crate) use tar_split::read as read_list;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crc::{CRC_64_GO_ISO, Crc, Table};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 /// Layers that are on disk, by [`Layer::identity`].
@@ -20,6 +22,10 @@ pub(crate) type Known = BTreeSet<String>;
 
 /// The checksum of a file in a layer's list.
 const CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO);
+
+/// The largest page of memory of any machine, in bytes: a page of the builder's database has the size of one. Reading more than
+/// two of them only finds more that has changed.
+const LARGEST_PAGE: u64 = 64 * 1024;
 
 /// How the engine stores layers: the graph driver's name, its folder, and where in a layer's folder the files are.
 const DRIVERS: [(&str, &str, &str); 3] =
@@ -63,24 +69,28 @@ impl Layer {
     /// Compares its files with what the engine wrote down about them.
     ///
     /// # Errors
-    /// What is wrong with it, in a few words.
-    pub(crate) fn check(&self, engine_root: &Path) -> Result<Checked, String> {
-        let place = self.files(engine_root).ok_or("its record of where its files are is damaged")?;
+    /// It is damaged, or cannot be looked at.
+    pub(crate) fn check(&self, engine_root: &Path) -> Result<Checked, Wrong> {
+        let damaged = |what: &str| Err(Wrong::Damaged(what.to_owned()));
+        let Some(place) = self.files(engine_root) else {
+            return damaged("its record of where its files are is damaged");
+        };
         let recorded = |name: &str| fs::read_to_string(self.records.join(name));
         let diff = recorded("diff").ok().and_then(|text| digest(&text));
         if diff.map(|diff| chain_id(self.parent.as_deref(), &diff)) != Some(self.chain.clone()) {
-            return Err("its records of what it is and what lies under it are damaged".to_owned());
+            return damaged("its records of what it is and what lies under it are damaged");
         }
         if !recorded("size").is_ok_and(|text| text.trim().parse::<i64>().is_ok()) {
-            return Err("its record of its size is damaged".to_owned());
+            return damaged("its record of its size is damaged");
         }
         let list = File::open(self.records.join("tar-split.json.gz"))
-            .map_err(|e| format!("its list of files cannot be opened: {e}"))?;
-        let files = tar_split::read(list).map_err(|e| format!("its list of files is damaged: {e}"))?;
-        let root = File::open(&place).map_err(|e| format!("its files are not there: {e}"))?;
+            .map_err(|e| Wrong::of("its list of files cannot be opened", &e))?;
+        let files = tar_split::read(list)
+            .map_err(|e| Wrong::Damaged(format!("its list of files is damaged: {e}")))?;
+        let root = File::open(&place).map_err(|e| Wrong::of("its files are not there", &e))?;
         let mut checked = Checked::default();
         for (path, expected) in files {
-            check_file(&root, &path, &expected).map_err(|wrong| format!("{}: {wrong}", path.display()))?;
+            check_file(&root, &place, &path, &expected).map_err(|wrong| wrong.at(&path))?;
             checked.files += 1;
             checked.bytes += expected.size;
         }
@@ -88,17 +98,65 @@ impl Layer {
     }
 }
 
-/// Compares one file of a layer with its entry in the list.
-fn check_file(root: &File, path: &Path, expected: &tar_split::Expected) -> Result<(), String> {
-    // The layer's tar may have had links in its paths; they are followed, but not out of the layer.
+/// What is wrong with a layer, in a few words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It is not what was unpacked.
+    Damaged(String),
+    /// It could not be looked at: that says nothing about it.
+    Unreadable(String),
+}
+
+impl Wrong {
+    /// What an error means. Where something is not there, or the disk has lost it, the layer is damaged; a process that lacks
+    /// memory, descriptors or rights has not seen the layer.
+    fn of(what: &str, e: &io::Error) -> Self {
+        let text = format!("{what}: {e}");
+        match e.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EIO | libc::EUCLEAN | libc::ENXIO) => {
+                Self::Damaged(text)
+            }
+            _ => Self::Unreadable(text),
+        }
+    }
+
+    fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Damaged(what) => Self::Damaged(format!("{}: {what}", path.display())),
+            Self::Unreadable(what) => Self::Unreadable(format!("{}: {what}", path.display())),
+        }
+    }
+}
+
+/// How often to try again where somebody renames folders at the same moment.
+const ATTEMPTS: usize = 100;
+
+/// Opens a file of a layer. The layer's tar may have had links in its paths; they are followed, but not out of the layer.
+fn open_inside(root: &File, place: &Path, path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY)
+        .flags(flags)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = openat2(root.as_fd(), path, how).map_err(|e| format!("cannot be opened: {}", e.desc()))?;
-    let mut file = File::from(file);
-    let size = file.metadata().map_err(|e| e.to_string())?.len();
+    for _ in 0..ATTEMPTS {
+        match openat2(root.as_fd(), path, how) {
+            Ok(file) => return Ok(File::from(file)),
+            Err(Errno::EAGAIN) => {}
+            // Linux before 5.6. What a link out of the layer leads to is read and compared, and nothing else.
+            Err(Errno::ENOSYS) => {
+                return OpenOptions::new().read(true).custom_flags(flags.bits()).open(place.join(path));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(Errno::EAGAIN.into())
+}
+
+/// Compares one file of a layer with its entry in the list.
+fn check_file(root: &File, place: &Path, path: &Path, expected: &tar_split::Expected) -> Result<(), Wrong> {
+    let mut file = open_inside(root, place, path).map_err(|e| Wrong::of("cannot be opened", &e))?;
+    let size = file.metadata().map_err(|e| Wrong::of("cannot be looked at", &e))?.len();
     if size != expected.size {
-        return Err(format!("has {size} bytes instead of {}", expected.size));
+        return Err(Wrong::Damaged(format!("has {size} bytes instead of {}", expected.size)));
     }
     let Some(wanted) = expected.checksum else { return Ok(()) };
     let mut digest = CHECKSUM.digest();
@@ -108,14 +166,29 @@ fn check_file(root: &File, path: &Path, expected: &tar_split::Expected) -> Resul
             Ok(0) => break,
             Ok(length) => digest.update(piece.get(..length).unwrap_or_default()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(format!("cannot be read: {e}")),
+            Err(e) => return Err(Wrong::of("cannot be read", &e)),
         }
     }
     if digest.finalize() == wanted {
         Ok(())
     } else {
-        Err("does not have the content that was unpacked".to_owned())
+        Err(Wrong::Damaged("does not have the content that was unpacked".to_owned()))
     }
+}
+
+/// The folders in which an engine with this root keeps images: it, and one for each pair of ids with `--userns-remap`.
+pub(crate) fn roots(engine_root: &Path) -> Vec<PathBuf> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let remapped = entries(engine_root)
+        .into_iter()
+        .filter(|name| name.split_once('.').is_some_and(|(user, group)| is_number(user) && is_number(group)))
+        .map(|name| engine_root.join(name));
+    std::iter::once(engine_root.to_owned()).chain(remapped).collect()
+}
+
+/// The graph drivers whose layers are known here.
+pub(crate) fn drivers() -> impl Iterator<Item = &'static str> {
+    DRIVERS.iter().map(|(driver, ..)| *driver)
 }
 
 /// All layers of every graph driver, whole or not.
@@ -142,19 +215,18 @@ pub(crate) fn all(engine_root: &Path) -> Vec<Layer> {
 /// The layers that are complete by now. One that is still being unpacked is not among them: the engine gives it its place
 /// in one step, at the end.
 pub(crate) fn known(engine_root: &Path) -> Known {
-    all(engine_root).iter().map(Layer::identity).collect()
+    roots(engine_root).iter().flat_map(|root| all(root)).map(|layer| layer.identity()).collect()
 }
 
 /// A mark that changes whenever the build cache gets or loses a part. Its database (bbolt) writes one of the two pages at its
 /// beginning anew with each change.
 pub(crate) fn build_cache(engine_root: &Path) -> Option<String> {
     let mut pages = Vec::new();
-    File::open(engine_root.join("buildkit/snapshots.db"))
-        .ok()?
-        .take(2 * 4096)
-        .read_to_end(&mut pages)
-        .ok()?;
-    Some(format!("{:016x}", CHECKSUM.checksum(&pages)))
+    for root in roots(engine_root) {
+        let Ok(file) = File::open(root.join("buildkit/snapshots.db")) else { continue };
+        file.take(2 * LARGEST_PAGE).read_to_end(&mut pages).ok()?;
+    }
+    (!pages.is_empty()).then(|| format!("{:016x}", CHECKSUM.checksum(&pages)))
 }
 
 /// The names in a folder, sorted; none, where it cannot be read.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Bound;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -62,34 +63,53 @@ pub(crate) fn read(list: impl Read) -> io::Result<BTreeMap<PathBuf, Expected>> {
         if entry.kind != FILE {
             continue;
         }
-        let path = path(&entry).ok_or_else(|| io::Error::other("an entry has no usable name"))?;
-        match u64::try_from(entry.size) {
-            Ok(size) if size > 0 => {
-                let checksum = checksum(entry.payload.as_deref());
-                files.insert(path, Expected { size, checksum });
+        let Some((path, is_folder)) = path(&entry)? else { continue };
+        if !is_folder {
+            // A folder that was unpacked before has gone with what was in it.
+            let inside: Vec<PathBuf> = files
+                .range::<PathBuf, _>((Bound::Excluded(&path), Bound::Unbounded))
+                .map(|(other, _)| other)
+                .take_while(|other| other.starts_with(&path))
+                .cloned()
+                .collect();
+            for other in inside {
+                files.remove(&other);
             }
-            // A folder, a link or an empty file, which may take the place of an earlier one.
-            _ => drop(files.remove(&path)),
         }
+        let checksum = checksum(entry.payload.as_deref());
+        // Some writers of tars give links and folders a size, though no content follows: the checksum is that of nothing.
+        match u64::try_from(entry.size) {
+            Ok(size) if size > 0 && checksum != Some(0) => files.insert(path, Expected { size, checksum }),
+            _ => files.remove(&path),
+        };
     }
 }
 
-/// The entry's path, relative and without `..`.
-fn path(entry: &Entry) -> Option<PathBuf> {
-    let name = match (&entry.name, &entry.name_raw) {
-        (Some(name), _) if !name.is_empty() => PathBuf::from(name),
-        (_, Some(raw)) => PathBuf::from(OsString::from_vec(STANDARD.decode(raw).ok()?)),
-        _ => return None,
+/// The entry's path, relative and without `..`, and whether it is a folder's; `None`: nothing of that name is unpacked.
+///
+/// # Errors
+/// It has none.
+fn path(entry: &Entry) -> io::Result<Option<(PathBuf, bool)>> {
+    let bytes = match (&entry.name, &entry.name_raw) {
+        (Some(name), _) if !name.is_empty() => name.clone().into_bytes(),
+        (_, Some(raw)) => STANDARD.decode(raw).map_err(io::Error::other)?,
+        _ => return Err(io::Error::other("an entry has no name")),
     };
-    clean(&name)
+    let is_folder = bytes.ends_with(b"/");
+    let path = clean(Path::new(&OsString::from_vec(bytes)));
+    // What takes something of a lower layer away, and the marks of older drivers.
+    let is_whiteout = |path: &PathBuf| path.iter().any(|part| part.as_encoded_bytes().starts_with(b".wh."));
+    Ok(path.filter(|path| !is_whiteout(path)).map(|path| (path, is_folder)))
 }
 
+/// As the engine does: `..` takes the part before it away, and what leads out of the layer is not unpacked.
 fn clean(name: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in name.components() {
         match component {
             Component::Normal(part) => clean.push(part),
             Component::CurDir | Component::RootDir => {}
+            Component::ParentDir if clean.pop() => {}
             Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
@@ -141,13 +161,37 @@ mod tests {
         assert_eq!(files, BTreeMap::from(expected));
     }
 
+    /// Tars that others than the engine have written.
+    #[test]
+    fn odd_entries_are_understood_as_the_engine_does() {
+        for (list, expected) in [
+            // A hard link and a folder that have a size, and no content.
+            (r#"{"type":1,"name":"link","size":4096,"payload":"AAAAAAAAAAA="}"#, &[][..]),
+            (r#"{"type":1,"name":"a/../b","size":1,"payload":"AAAAAAAAAAE="}"#, &["b"]),
+            (r#"{"type":1,"name":"../out","size":1,"payload":"AAAAAAAAAAE="}"#, &[]),
+            (r#"{"type":1,"name":".wh..wh.plnk/7","size":1,"payload":"AAAAAAAAAAE="}"#, &[]),
+            (
+                r#"{"type":1,"name":"a/b","size":1,"payload":"AAAAAAAAAAE="}
+{"type":1,"name":"a-b","size":1,"payload":"AAAAAAAAAAE="}
+{"type":1,"name":"a/","payload":null}
+{"type":1,"name":"c/d","size":1,"payload":"AAAAAAAAAAE="}
+{"type":1,"name":"c","payload":null}"#,
+                &["a/b", "a-b"],
+            ),
+        ] {
+            let files = read(gzipped(list.as_bytes()).as_slice()).unwrap();
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(files.into_keys().collect::<Vec<_>>(), expected, "{list}");
+        }
+    }
+
     #[test]
     fn a_list_that_is_cut_off_is_an_error() {
         let whole = gzipped(LIST.as_bytes());
         for length in 1..whole.len() {
             assert!(read(&whole[..length]).is_err(), "{length}");
         }
-        for bad in ["{", "[]\n", r#"{"type":1,"size":3}"#, r#"{"type":1,"name":"../x","size":3}"#] {
+        for bad in ["{", "[]\n", r#"{"type":1,"size":3}"#, r#"{"type":1,"name_raw":"*","size":3}"#] {
             assert!(read(gzipped(bad.as_bytes()).as_slice()).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,7 @@
 //! The engine's containers as they lie on disk (moby, `container/container.go` and `layer/filestore.go`).
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -24,8 +25,10 @@ pub(crate) struct Container {
 pub(crate) enum State {
     /// It can be looked after by the engine.
     Usable,
-    /// It has no readable configuration: its creation was not acknowledged, or its removal was under way.
+    /// It has no configuration: its creation was not acknowledged, or its removal was under way.
     Half,
+    /// Its configuration cannot be understood.
+    Broken,
     /// Its removal had begun, and the engine does not end it by itself.
     Dead,
 }
@@ -55,28 +58,31 @@ impl Container {
 }
 
 /// All containers that have a folder of their own.
-pub(crate) fn all(engine_root: &Path) -> Vec<Container> {
+///
+/// # Errors
+/// A configuration that is there cannot be read: that says nothing about its container.
+pub(crate) fn all(engine_root: &Path) -> io::Result<Vec<Container>> {
     let folder = engine_root.join("containers");
-    let drivers = layers::entries(&engine_root.join("image"));
-    layers::entries(&folder)
-        .into_iter()
-        .filter(|id| layers::is_name(id))
-        .map(|id| {
-            let text = fs::read(folder.join(&id).join("config.v2.json")).unwrap_or_default();
-            let (name, state) = parse(&text);
-            let stands_on = drivers.iter().find_map(|driver| {
-                let parent = fs::read_to_string(engine_root.join(mount(driver, &id)).join("parent")).ok()?;
-                Some((driver.clone(), layers::digest(&parent)?))
-            });
-            Container { id, name, state, stands_on }
-        })
-        .collect()
+    let ids = layers::entries(&folder).into_iter().filter(|id| layers::is_name(id));
+    ids.map(|id| {
+        let (name, state) = match fs::read(folder.join(&id).join("config.v2.json")) {
+            Ok(text) => parse(&text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (String::new(), State::Half),
+            Err(e) => return Err(e),
+        };
+        let stands_on = layers::drivers().find_map(|driver| {
+            let parent = fs::read_to_string(engine_root.join(mount(driver, &id)).join("parent")).ok()?;
+            Some((driver.to_owned(), layers::digest(&parent)?))
+        });
+        Ok(Container { id, name, state, stands_on })
+    })
+    .collect()
 }
 
 /// A container's name and how it was left, from its configuration.
 pub(crate) fn parse(config: &[u8]) -> (String, State) {
     match serde_json::from_slice::<Config>(config) {
-        Err(_) => (String::new(), State::Half),
+        Err(_) => (String::new(), State::Broken),
         Ok(config) => {
             let gone = config.state.dead || config.state.removal_in_progress;
             let name = config.name.trim_start_matches('/').to_owned();
@@ -93,12 +99,12 @@ fn mount(driver: &str, id: &str) -> PathBuf {
 /// Everything that belongs to a container, below the engine's root.
 pub(crate) fn places(engine_root: &Path, id: &str) -> Vec<PathBuf> {
     let mut places = vec![Path::new("containers").join(id)];
-    for driver in layers::entries(&engine_root.join("image")) {
-        let mount = mount(&driver, id);
+    for driver in layers::drivers() {
+        let mount = mount(driver, id);
         for name in ["mount-id", "init-id"] {
             let layer = fs::read_to_string(engine_root.join(&mount).join(name)).unwrap_or_default();
             if layers::is_name(layer.trim()) {
-                places.extend(layer_places(engine_root, &driver, layer.trim()));
+                places.extend(layer_places(engine_root, driver, layer.trim()));
             }
         }
         places.push(mount);

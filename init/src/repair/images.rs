@@ -81,7 +81,11 @@ pub(crate) fn read_chains(config: &[u8]) -> Option<Vec<String>> {
 
 /// The drivers that have images here.
 fn drivers(engine_root: &Path) -> Vec<String> {
-    layers::entries(&engine_root.join("image"))
+    // Of another driver nothing can be said: its images are left alone.
+    layers::drivers()
+        .filter(|driver| engine_root.join("image").join(driver).is_dir())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// All images, whole or not.

@@ -5,6 +5,7 @@
 //! sync, and its records about them with one. After a cut the records are there and the files are empty, and whoever loads or
 //! pulls the image again gets the same empty files, because the layer is known already. So layers are looked at, not images.
 
+mod aside;
 pub(crate) mod containers;
 pub(crate) mod images;
 #[cfg(test)]
@@ -21,11 +22,12 @@ use std::thread;
 use dind_contract::{exit, paths};
 use serde::{Deserialize, Serialize};
 
-use crate::ask;
 use crate::failure::Failure;
-use crate::layers::{self, Checked, Layer};
-use crate::sync::Synced;
-use containers::State;
+use crate::layers::{self, Checked, Layer, Wrong};
+use crate::sync::{self, Synced};
+use crate::{ask, ground};
+use aside::Aside;
+use containers::{Container, State};
 use images::Image;
 
 /// What a repair did, for the log.
@@ -44,121 +46,152 @@ type Damaged = BTreeMap<(String, String), String>;
 
 /// Repairs the data root and prints the report: the work of a child of the host's, which waits for it with a deadline.
 pub(crate) fn run(data_root: &Path, engine_root: &Path) -> Result<ExitCode, Failure> {
-    let report = repair(engine_root, Synced::load(data_root).as_ref()).unwrap_or_else(|e| Report {
-        trouble: Some(format!("{} cannot be repaired: {e}", engine_root.display())),
-        ..Report::default()
-    });
+    // Mounts of a killed host that was not PID 1.
+    for folder in ["overlay2", "fuse-overlayfs", "containers", paths::DAMAGED] {
+        ground::detach_below(&engine_root.join(folder));
+    }
+    // A list of another place in the data root says nothing about this one.
+    let synced = Synced::load(data_root).filter(|synced| synced.engine_root == engine_root);
+    let cache_changed = synced.as_ref().is_none_or(|it| it.build_cache != layers::build_cache(engine_root));
+    let mut report = Report::default();
+    for root in layers::roots(engine_root) {
+        match repair(&root, synced.as_ref(), cache_changed) {
+            Ok(more) => report.add(more),
+            Err(why) => report.trouble = Some(format!("{} cannot be checked: {why}", root.display())),
+        }
+    }
+    if report.trouble.is_none()
+        && let Err(e) = sync::forget_doubts(data_root)
+    {
+        report.trouble = Some(format!("cannot write to {}: {e}", data_root.display()));
+    }
     ask::print(&serde_json::to_string(&report).unwrap_or_default());
     Ok(ExitCode::SUCCESS)
 }
 
+impl Report {
+    fn add(&mut self, more: Self) {
+        if !self.summary.is_empty() {
+            self.summary.push_str("; ");
+        }
+        self.summary.push_str(&more.summary);
+        self.set_aside.extend(more.set_aside);
+    }
+}
+
+/// What is to be set aside, and what is said about it.
+#[derive(Default)]
+struct Plan {
+    lines: Vec<String>,
+    images: Vec<Image>,
+    containers: Vec<Container>,
+    /// How many containers are there in part only.
+    halves: usize,
+}
+
 /// Finds what an unclean stop has damaged and sets it aside. It can be cut off at any point and done again.
-fn repair(engine_root: &Path, synced: Option<&Synced>) -> io::Result<Report> {
-    let mut aside = Aside::new(engine_root);
-    let all = layers::all(engine_root);
+///
+/// # Errors
+/// Something cannot be read or moved; nothing was judged by it.
+fn repair(root: &Path, synced: Option<&Synced>, cache_changed: bool) -> Result<Report, String> {
+    let all = layers::all(root);
     let is_young = |layer: &&Layer| synced.is_none_or(|synced| !synced.layers.contains(&layer.identity()));
     let young: Vec<&Layer> = all.iter().filter(is_young).collect();
-    let (found, checked) = check(engine_root, &young);
-    let damaged = with_descendants(&all, found);
-    let mut report = Report { summary: summary(young.len(), all.len(), checked), ..Report::default() };
+    let found = check(root, &young);
+    if let Some(unreadable) = found.unreadable {
+        return Err(unreadable);
+    }
+    let damaged = with_descendants(&all, found.damaged);
+    let plan = plan(root, &all, &damaged).map_err(|e| e.to_string())?;
+    let mut report = Report { summary: summary(young.len(), all.len(), found.checked), ..Report::default() };
+    let mut aside = Aside::new(root, &plan.lines);
+    report.set_aside = aside.unfinished();
+    report.set_aside.extend(plan.lines.clone());
+    carry_out(root, &all, &damaged, &plan, &mut aside).map_err(|e| e.to_string())?;
+    if plan.halves > 0 {
+        let halves = plan.halves;
+        report
+            .summary
+            .push_str(&format!("; {halves} containers whose making or removal was cut off are set aside"));
+    }
+    if (!damaged.is_empty() || cache_changed)
+        && drop_build_cache(root, &mut aside).map_err(|e| e.to_string())?
+    {
+        report.summary.push_str(if cache_changed {
+            "; the build cache had changed since the last sync and is emptied"
+        } else {
+            "; the build cache may stand on what is damaged and is emptied"
+        });
+    }
+    for place in root.join("image").read_dir().into_iter().flatten().flatten() {
+        // Records that never got their place.
+        let _ = fs::remove_dir_all(place.path().join("layerdb/tmp"));
+    }
+    aside.finish().map_err(|e| e.to_string())?;
+    Ok(report)
+}
 
+fn plan(root: &Path, all: &[Layer], damaged: &Damaged) -> io::Result<Plan> {
+    let mut plan = Plan::default();
+    for (image, why) in damaged_images(root, all, damaged) {
+        let (title, remedy) = (image.title(), image.remedy());
+        plan.lines
+            .push(format!("the image {title} is damaged and set aside ({why}); to have it back: {remedy}"));
+        plan.images.push(image);
+    }
+    let there: BTreeSet<(String, String)> = all.iter().map(key).collect();
+    let is_bad = |place: &(String, String)| damaged.contains_key(place) || !there.contains(place);
+    for container in containers::all(root)? {
+        let title = container.title();
+        match container.state {
+            State::Usable if !container.stands_on.as_ref().is_some_and(is_bad) => continue,
+            State::Usable => {
+                plan.lines
+                    .push(format!("the container {title} stood on a damaged image and is set aside with it"));
+            }
+            State::Broken => {
+                let why = "its configuration cannot be understood";
+                plan.lines.push(format!("the container {title} is damaged and set aside ({why})"));
+            }
+            State::Half | State::Dead => plan.halves += 1,
+        }
+        plan.containers.push(container);
+    }
+    Ok(plan)
+}
+
+fn carry_out(
+    root: &Path,
+    all: &[Layer],
+    damaged: &Damaged,
+    plan: &Plan,
+    aside: &mut Aside<'_>,
+) -> io::Result<()> {
     // Names first: whatever is cut off later, nothing damaged is listed.
-    for (image, why) in damaged_images(engine_root, &all, &damaged) {
-        images::forget_names(engine_root, &image.driver, &BTreeSet::from([image.id.clone()]))?;
+    for image in &plan.images {
+        aside.begin()?;
+        images::forget_names(root, &image.driver, &BTreeSet::from([image.id.clone()]))?;
         for place in images::records(&image.driver, &image.id) {
             aside.take(&place)?;
         }
-        report.set_aside.push(format!(
-            "the image {} is damaged and set aside ({why}); to have it back: {}",
-            image.title(),
-            image.remedy()
-        ));
     }
-    let there: BTreeSet<(String, String)> = all.iter().map(key).collect();
-    let stands_on_damage = |container: &containers::Container| {
-        container
-            .stands_on
-            .as_ref()
-            .is_some_and(|place| damaged.contains_key(place) || !there.contains(place))
-    };
-    let mut half = 0;
-    for container in containers::all(engine_root) {
-        if container.state == State::Usable && !stands_on_damage(&container) {
-            continue;
-        }
-        for place in containers::places(engine_root, &container.id).into_iter().rev() {
+    for container in &plan.containers {
+        // The folder by which it is found goes last.
+        for place in containers::places(root, &container.id).into_iter().rev() {
             aside.take(&place)?;
-        }
-        if container.state == State::Usable {
-            let title = container.title();
-            report
-                .set_aside
-                .push(format!("the container {title} stood on a damaged image and is set aside with it"));
-        } else {
-            half += 1;
         }
     }
     // From the top: a layer of which the one under it is gone would not be found again.
     let mut gone: Vec<&Layer> = all.iter().filter(|layer| damaged.contains_key(&key(layer))).collect();
-    gone.sort_by_key(|layer| std::cmp::Reverse(depth(&all, layer)));
+    gone.sort_by_key(|layer| std::cmp::Reverse(depth(all, layer)));
     for layer in gone {
-        aside.take(&below(engine_root, &layer.records))?;
-        for place in
-            layer.cache_id.iter().flat_map(|id| containers::layer_places(engine_root, layer.driver, id))
-        {
+        aside.take(&below(root, &layer.records))?;
+        let ids = layer.cache_id.iter();
+        for place in ids.flat_map(|id| containers::layer_places(root, layer.driver, id)) {
             aside.take(&place)?;
         }
     }
-    if half > 0 {
-        report
-            .summary
-            .push_str(&format!("; {half} containers whose making or removal was cut off are set aside"));
-    }
-    if !damaged.is_empty()
-        || synced.is_none_or(|synced| synced.build_cache != layers::build_cache(engine_root))
-    {
-        let dropped = drop_build_cache(engine_root, &mut aside)?;
-        if dropped {
-            report.summary.push_str("; the build cache had changed since the last sync and is emptied");
-        }
-    }
-    for place in engine_root.join("image").read_dir().into_iter().flatten().flatten() {
-        // Records that never got their place.
-        let _ = fs::remove_dir_all(place.path().join("layerdb/tmp"));
-    }
-    Ok(report)
-}
-
-/// Where things are moved to. What an earlier repair put there makes room.
-struct Aside<'a> {
-    engine_root: &'a Path,
-    begun: bool,
-}
-
-impl<'a> Aside<'a> {
-    fn new(engine_root: &'a Path) -> Self {
-        Self { engine_root, begun: false }
-    }
-
-    /// Moves what lies at `place`, below the engine's root, out of the engine's sight. That it is not there is no error.
-    fn take(&mut self, place: &Path) -> io::Result<()> {
-        let from = self.engine_root.join(place);
-        if from.symlink_metadata().is_err() {
-            return Ok(());
-        }
-        let folder = self.engine_root.join(paths::DAMAGED);
-        if !std::mem::replace(&mut self.begun, true) {
-            match fs::remove_dir_all(&folder) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-        }
-        let to = folder.join(place);
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::rename(from, to)
-    }
+    Ok(())
 }
 
 /// Empties the build cache: its own records, and the layers that only it has.
@@ -208,34 +241,48 @@ fn depth(all: &[Layer], layer: &Layer) -> usize {
     all.len()
 }
 
+/// What a check of layers found.
+#[derive(Default)]
+struct Found {
+    damaged: Damaged,
+    checked: Checked,
+    /// The first layer that could not be looked at, and why.
+    unreadable: Option<String>,
+}
+
+impl Found {
+    fn add(mut self, more: Self) -> Self {
+        self.damaged.extend(more.damaged);
+        self.checked.files += more.checked.files;
+        self.checked.bytes += more.checked.bytes;
+        self.unreadable = self.unreadable.or(more.unreadable);
+        self
+    }
+}
+
 /// Checks layers on all processors.
-fn check(engine_root: &Path, layers: &[&Layer]) -> (Damaged, Checked) {
+fn check(engine_root: &Path, layers: &[&Layer]) -> Found {
     let next = AtomicUsize::new(0);
     let work = || {
-        let (mut damaged, mut checked) = (Damaged::new(), Checked::default());
+        let mut found = Found::default();
         while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
             match layer.check(engine_root) {
-                Ok(more) => {
-                    checked.files += more.files;
-                    checked.bytes += more.bytes;
+                Ok(checked) => found = found.add(Found { checked, ..Found::default() }),
+                Err(Wrong::Damaged(wrong)) => drop(found.damaged.insert(key(layer), wrong)),
+                Err(Wrong::Unreadable(why)) => {
+                    found.unreadable.get_or_insert(format!("the layer sha256:{}: {why}", layer.chain));
                 }
-                Err(wrong) => drop(damaged.insert(key(layer), wrong)),
             }
         }
-        (damaged, checked)
+        found
     };
-    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let more = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(layers.len());
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors.min(layers.len())).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).fold(
-            (Damaged::new(), Checked::default()),
-            |(mut damaged, mut checked), (more_damaged, more)| {
-                damaged.extend(more_damaged);
-                checked.files += more.files;
-                checked.bytes += more.bytes;
-                (damaged, checked)
-            },
-        )
+        // Where no thread can be made, this one does it all.
+        let threads: Vec<_> =
+            (1..more).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let ours = work();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).fold(ours, Found::add)
     })
 }
 
@@ -282,22 +329,9 @@ fn summary(looked_at: usize, all: usize, checked: Checked) -> String {
     )
 }
 
-/// Checks every layer and image of a data root, and prints what is damaged; ends with 70 when anything is.
-pub(crate) fn verify(engine_root: &Path, json: bool) -> Result<ExitCode, Failure> {
-    if !engine_root.join("image").is_dir() {
-        return Err(Failure::unavailable(
-            format!("there are no images of an engine in {}", engine_root.display()),
-            "run it in a host (docker exec HOST dind-init verify), or name a data root: dind-init verify PATH",
-        ));
-    }
-    let mut all = layers::all(engine_root);
-    let (mut found, checked) = check(engine_root, &all.iter().collect::<Vec<_>>());
-    // An engine that runs may have removed some meanwhile.
-    all.retain(|layer| layer.records.exists());
-    found.retain(|key, _| all.iter().any(|layer| self::key(layer) == *key));
-    let damaged = with_descendants(&all, found);
-    let images = images::all(engine_root);
-    let broken = damaged_images(engine_root, &all, &damaged);
+/// What is wrong in a root, a line each.
+fn wrong_in(root: &Path, all: &[Layer], damaged: &Damaged) -> Vec<String> {
+    let broken = damaged_images(root, all, damaged);
     let mut lines: Vec<String> = broken
         .iter()
         .map(|(image, why)| {
@@ -309,26 +343,57 @@ pub(crate) fn verify(engine_root: &Path, json: bool) -> Result<ExitCode, Failure
     for ((driver, chain), why) in damaged.iter().filter(|((_, chain), _)| !of_images.contains(chain)) {
         lines.push(format!("the {driver} layer sha256:{chain}, of no image, is damaged: {why}"));
     }
-    for driver in layers::entries(&engine_root.join("image")) {
-        if !images::names_are_readable(engine_root, &driver) {
-            lines.push(format!(
-                "the names of the {driver} images cannot be read: repositories.json is damaged"
+    for driver in layers::drivers().filter(|driver| !images::names_are_readable(root, driver)) {
+        lines.push(format!("the names of the {driver} images cannot be read: repositories.json is damaged"));
+    }
+    lines
+}
+
+/// Checks every layer and image of a data root, and prints what is damaged; ends with 70 when anything is.
+pub(crate) fn verify(engine_root: &Path, json: bool) -> Result<ExitCode, Failure> {
+    if engine_root.join("dind.ext4").exists() && !engine_root.join("image").is_dir() {
+        return Err(Failure::unavailable(
+            format!("the images of {} are on a disk in it that is not mounted", engine_root.display()),
+            "run it in a host that uses this data root: docker exec HOST dind-init verify",
+        ));
+    }
+    if !layers::roots(engine_root).iter().any(|root| root.join("image").is_dir()) {
+        return Err(Failure::unavailable(
+            format!("there are no images of an engine in {}", engine_root.display()),
+            "run it in a host (docker exec HOST dind-init verify), or name a data root: dind-init verify PATH",
+        ));
+    }
+    let (mut lines, mut checked) = (Vec::new(), Checked::default());
+    let (mut image_count, mut layer_count) = (0, 0);
+    for root in layers::roots(engine_root) {
+        let mut all = layers::all(&root);
+        let mut found = check(&root, &all.iter().collect::<Vec<_>>());
+        if let Some(why) = found.unreadable {
+            return Err(Failure::unavailable(
+                format!("{} cannot be checked: {why}", root.display()),
+                "run it as root, in a host that has memory and files to spare",
             ));
         }
+        // An engine that runs may have removed some meanwhile.
+        all.retain(|layer| layer.records.exists());
+        found.damaged.retain(|key, _| all.iter().any(|layer| self::key(layer) == *key));
+        lines.extend(wrong_in(&root, &all, &with_descendants(&all, found.damaged)));
+        checked.files += found.checked.files;
+        checked.bytes += found.checked.bytes;
+        image_count += images::all(&root).len();
+        layer_count += all.len();
     }
     let bytes = checked.bytes as f64 / 1e6;
     if json {
         let document = serde_json::json!({
-            "images": images.len(), "layers": all.len(), "files": checked.files, "bytes": checked.bytes, "damaged": lines,
+            "images": image_count, "layers": layer_count, "files": checked.files, "bytes": checked.bytes, "damaged": lines,
         });
         ask::print(&format!("{document:#}\n"));
     } else {
         lines.iter().for_each(|line| ask::print(&format!("{line}\n")));
         let verdict = if lines.is_empty() { "all whole" } else { "not all whole" };
         ask::print(&format!(
-            "{} images, {} layers, {} files, {bytes:.1} MB read: {verdict}\n",
-            images.len(),
-            all.len(),
+            "{image_count} images, {layer_count} layers, {} files, {bytes:.1} MB read: {verdict}\n",
             checked.files
         ));
     }

@@ -144,7 +144,11 @@ impl Found {
             let claimed = names.iter().any(|(name, of)| *of == id && acknowledged.contains_key(name));
             let payload = ledger.lock().payloads.get(&label).map(Arc::clone);
             let payload = payload.unwrap_or_else(|| Arc::new(Payload::base()));
-            images.insert(id.clone(), look_at(engine, &id, &payload, !claimed)?);
+            // What a classic build that was cut off has left before its first COPY has nothing in it.
+            let is_empty = !claimed
+                && engine.ask(&["image", "inspect", "--format", "{{len .RootFS.Layers}}", &id])? == "0";
+            let wrong = if is_empty { Vec::new() } else { look_at(engine, &id, &payload, !claimed)? };
+            images.insert(id.clone(), wrong);
         }
         let volumes: BTreeSet<String> =
             engine.ask(&["volume", "ls", "-q"])?.lines().map(str::to_owned).collect();

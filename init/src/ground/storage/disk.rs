@@ -17,7 +17,9 @@ use super::{DISK, DISK_FILE};
 use crate::ground::mounts::{self, Mount};
 
 /// How long making, checking or growing a file system may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The same for all of it together: a check, a growth with a check of its own, and the mount.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(4 * 600);
 /// How often to try again while the kernel is still busy with what a killed host left.
 const ATTEMPTS: u32 = 60;
 /// Why not as it comes: kernels before 5.15 do not mount one with `orphan_file` that was left unclean; a fresh file is all
