@@ -54,6 +54,13 @@ fn nothing_is_listed_and_damaged_where_nothing_was_synced() {
 
 #[test]
 fn stops_are_clean_whatever_runs_inside() {
-    let tally = stop::run(Way::Host, &settings(1), false, &[3, 10, 60], &mut say).unwrap();
+    let tally = stop::run(Way::Host, &settings(1), false, &[3, 10], &mut say).unwrap();
+    assert_nothing_failed(&tally);
+}
+
+/// Nearly a minute of waiting for a container that wants more: apart from the others, which need the machine to themselves.
+#[test]
+fn a_stop_with_much_time_is_clean_whatever_runs_inside() {
+    let tally = stop::run(Way::Host, &settings(1), false, &[60], &mut say).unwrap();
     assert_nothing_failed(&tally);
 }

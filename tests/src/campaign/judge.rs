@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use time::OffsetDateTime;
 
 use super::content::{Checksums, LABEL, Payload, parse_sha256sum};
@@ -140,7 +140,12 @@ impl Found {
         let names = image_names(engine)?;
         let acknowledged: HashMap<String, Arc<Payload>> = ledger.lock().images().into_iter().collect();
         let mut images = BTreeMap::new();
-        for (id, label) in labels(engine)? {
+        for (id, (label, layers)) in labels(engine)? {
+            if layers == "0" {
+                // The first steps of a build on nothing that was cut off: there is nothing in it to be damaged.
+                images.insert(id, Vec::new());
+                continue;
+            }
             let claimed = names.iter().any(|(name, of)| *of == id && acknowledged.contains_key(name));
             let payload = ledger.lock().payloads.get(&label).map(Arc::clone);
             let payload = payload.unwrap_or_else(|| Arc::new(Payload::base()));
@@ -184,14 +189,16 @@ fn image_names(engine: &Engine) -> Result<HashMap<String, String>> {
     Ok(lines.map(|(name, id)| (name.to_owned(), id.to_owned())).collect())
 }
 
-/// Every image that is listed, with or without a name, and the payload that it says it holds.
-fn labels(engine: &Engine) -> Result<BTreeMap<String, String>> {
+/// Every image that is listed, with or without a name: the payload that it says it holds, and how many layers it has.
+fn labels(engine: &Engine) -> Result<BTreeMap<String, (String, String)>> {
     let list = engine.ask(&["images", "--no-trunc", "-q"])?;
     let ids: BTreeSet<&str> = list.lines().collect();
     let mut labels = BTreeMap::new();
     for id in ids {
-        let format = format!("{{{{index .Config.Labels {LABEL:?}}}}}");
-        labels.insert(id.to_owned(), engine.ask(&["image", "inspect", "--format", &format, id])?);
+        let format = format!("{{{{index .Config.Labels {LABEL:?}}}}} {{{{len .RootFS.Layers}}}}");
+        let said = engine.ask(&["image", "inspect", "--format", &format, id])?;
+        let (label, layers) = said.split_once(' ').context("no label and layers")?;
+        labels.insert(id.to_owned(), (label.to_owned(), layers.to_owned()));
     }
     Ok(labels)
 }

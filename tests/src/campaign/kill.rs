@@ -14,7 +14,7 @@ use super::{Moment, Progress, Settings, Site, work};
 use crate::volume::Volume;
 
 /// A kill in the middle of things comes within this many milliseconds.
-const AT_WORK: u64 = 3000;
+const AT_WORK: u64 = 2500;
 /// Of the kills after an acknowledgement this is the latest, in milliseconds.
 const AFTER: u64 = 300;
 /// Every so many kills the start after one is compared with a clean one.

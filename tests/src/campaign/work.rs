@@ -16,7 +16,7 @@ use crate::image;
 /// The name of the image that everything is built on.
 pub(super) const BASE: &str = "busybox:base";
 /// More than this of images, containers and volumes makes room before it makes more.
-const MOST: usize = 6;
+const MOST: usize = 4;
 
 /// Who makes an engine do things. What it does is decided by its random numbers.
 #[derive(Debug)]
