@@ -184,10 +184,12 @@ impl Host<'_> {
     /// Looks at everything that may have happened. None of these calls blocks, so it need not be known which did.
     fn turn(&mut self) -> Option<Outcome> {
         self.log.flush();
-        for service in 0..self.running.len() {
-            self.read_output(service, false);
-        }
         let mut events = Vec::new();
+        for service in 0..self.running.len() {
+            if self.read_output(service, false) {
+                events.push(Event::Finished { service });
+            }
+        }
         for pid in self.prepared.notifications.ready() {
             let sender = self.running.iter().position(|running| running.pid == Some(pid));
             events.extend(sender.map(|service| Event::Notified { service }));
@@ -425,10 +427,11 @@ impl Host<'_> {
         }
     }
 
-    /// Passes on what a service has written; with `all`, its last words, too.
-    fn read_output(&mut self, service: usize, all: bool) {
-        let Some(running) = self.running.get_mut(service) else { return };
-        let Some(output) = &mut running.output else { return };
+    /// Passes on what a service has written; with `all`, what it wrote last, too. Says whether its last words were among it.
+    fn read_output(&mut self, service: usize, all: bool) -> bool {
+        let Some(running) = self.running.get_mut(service) else { return false };
+        let Some(output) = &mut running.output else { return false };
+        let mut finished = false;
         let lines = if all { output.rest() } else { output.read() };
         for line in lines {
             let (level, message) = log::parse_event(&line);
@@ -443,6 +446,7 @@ impl Host<'_> {
                 None if line.starts_with("See '") => {}
                 None => running.said = Some(line.strip_prefix("Status: ").unwrap_or(&line).to_owned()),
             }
+            finished |= level.is_some() && running.service.last_words == Some(message.as_str());
             self.log.line(level.unwrap_or(Level::Info), running.service.rules.name, &message);
             if running.tail.len() >= TAIL {
                 running.tail.pop_front();
@@ -452,6 +456,7 @@ impl Host<'_> {
         if all || output.fd().is_none() {
             running.output = None;
         }
+        finished
     }
 
     fn summary(&self) -> Summary {

@@ -37,6 +37,8 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
+    /// The words with which it says, in its log, that nothing is left for it to do but to end.
+    pub(crate) last_words: Option<&'static str>,
     /// The file that it is configured by.
     pub(crate) config: Option<Config>,
 }
@@ -85,6 +87,7 @@ fn resolver(servers: &[IpAddr]) -> Service {
             .collect(),
         environment: BTreeMap::new(),
         leftovers: Vec::new(),
+        last_words: None,
         config: None,
     }
 }
@@ -106,6 +109,7 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
         environment: settings.environment.clone(),
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
+        last_words: None,
         config: Some(Config::Text(config, containerd_config(&ground.engine_root, socket))),
     }
 }
@@ -169,6 +173,8 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
         environment: ground.environment(&settings.environment),
         // A pid file is believed by dockerd when any process has that pid.
         leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
+        // moby, `daemon/daemon.go`: containers have ended, and what is to be written has been written.
+        last_words: Some("Daemon shutdown complete"),
         config: Some(Config::Engine(EngineConfig::new(
             &options.config_file,
             &options.config,

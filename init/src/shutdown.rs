@@ -16,6 +16,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long strays may take to end by themselves.
 const STRAYS_GRACE: Duration = Duration::from_millis(500);
+/// How long a service may take to end when nothing is left for it to do. dockerd waits five seconds for clients that keep a
+/// connection, `docker events` for example; all that it had to write has been written by then.
+const FINISHED_GRACE: Duration = Duration::from_millis(250);
 /// Time between two looks at whether strays have ended.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -110,7 +113,8 @@ impl Stop {
         let asked = matches!(unit.life, Life::Stopping { .. });
         unit.life = Life::Stopped;
         // A service that had not come up yet has nothing to lose, and may not know SIGTERM yet.
-        if unit.rules.essential && unit.was_ready && !(asked && end == End::Code(0)) {
+        let in_order = asked && (end == End::Code(0) || unit.finished.is_some());
+        if unit.rules.essential && unit.was_ready && !in_order {
             let name = unit.rules.name;
             self.spoil(format!("{name} {how} while the host was stopping"), SEE_LOG, actions);
         }
@@ -210,7 +214,9 @@ impl Stop {
         let has_ended = |used: &usize| {
             units.get(*used).is_some_and(|used| used.rules.essential && used.life == Life::Stopped)
         };
-        if unit.rules.uses.iter().any(has_ended) {
+        if let Some(finished) = unit.finished {
+            (finished + FINISHED_GRACE).min(self.schedule.holder)
+        } else if unit.rules.uses.iter().any(has_ended) {
             // What it uses has died under it: it waits in vain.
             self.schedule.containers
         } else if unit.rules.holds_containers {
@@ -241,7 +247,7 @@ impl Stop {
                 Life::Stopping { pid, killed: false } if now >= latest => {
                     unit.life = Life::Stopping { pid, killed: true };
                     actions.push(Action::Signal { service, signal: Signal::Kill });
-                    if unit.rules.essential {
+                    if unit.rules.essential && unit.finished.is_none() {
                         self.spoil(format!("{name} did not end in time and is killed"), MORE_TIME, actions);
                     }
                 }

@@ -50,6 +50,8 @@ pub(crate) struct Unit {
     in_vain: usize,
     /// Whether it still answers, while it is ready.
     heartbeat: Heartbeat,
+    /// When it said, in a stop, that nothing is left for it to do.
+    pub(crate) finished: Option<Moment>,
 }
 
 /// Where a service is in its life.
@@ -125,6 +127,7 @@ impl Supervisor {
                 deaths: Vec::new(),
                 in_vain: 0,
                 heartbeat: Heartbeat::default(),
+                finished: None,
             })
             .collect();
         Self {
@@ -230,6 +233,13 @@ impl Supervisor {
                     }
                 } else if let Some(unit) = self.units.get_mut(service) {
                     unit.heartbeat.pinged(now, answered);
+                }
+            }
+            Event::Finished { service } => {
+                if let Some(unit) = self.units.get_mut(service)
+                    && matches!(unit.life, Life::Stopping { .. })
+                {
+                    unit.finished.get_or_insert(now);
                 }
             }
             Event::Acknowledged => self.syncs.acknowledged(now),

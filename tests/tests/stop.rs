@@ -155,3 +155,20 @@ fn a_host_under_another_init_stops_cleanly() {
         assert!(host.nested_logs("worker").ok().ends_with("last words"));
     }
 }
+
+/// dockerd waits five seconds for whoever keeps a connection, after everything else: no container pays for that, and no stop.
+#[test]
+fn a_client_that_stays_does_not_spoil_the_stop() {
+    let host = Host::options().env("DIND_STOP_TIMEOUT", "6").start();
+    host.load_busybox();
+    host.run_nested("stubborn", &["--stop-timeout", "60"], STUBBORN);
+    docker(["exec", "-d", host.name(), "docker", "events"]).ok();
+    until("a client that listens", 10, || {
+        (host.shell("pgrep -fx 'docker events'").code == Some(0)).then_some(())
+    });
+    host.stop_within(6);
+    host.assert_exited(0);
+    assert!(host.logs().contains("Daemon shutdown complete"), "{}", host.logs());
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+}

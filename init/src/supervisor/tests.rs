@@ -221,6 +221,23 @@ fn deaths_far_apart_do_not_add_up() {
     }
 }
 
+/// It waits for a client that keeps its connection: that takes no container's time, and is no unclean end.
+#[test]
+fn a_dockerd_that_has_finished_is_not_waited_for() {
+    let mut host = ready(OnFailure::Restart);
+    host.handle(ms(500), Event::Finished { service: 1 });
+    assert_eq!(done(host.handle(ms(1000), Event::StopAsked { why: "SIGTERM".into() })), [terminate(1)]);
+    assert!(done(host.handle(ms(1010), Event::Finished { service: 1 })).is_empty());
+    assert_eq!(host.deadline(), Some(ms(1260)));
+    let kill = Action::Signal { service: 1, signal: Signal::Kill };
+    assert_eq!(done(host.handle(ms(1260), Event::Tick)), [kill]);
+    assert_eq!(done(host.handle(ms(1261), exited(1, End::Signal(9)))), [terminate(0)]);
+    host.handle(ms(1262), exited(0, End::Code(0)));
+    let flush = done(host.handle(ms(1262), Event::StraysLeft { count: 0 }));
+    assert_eq!(flush, [Action::Flush { clean: true }]);
+    assert_eq!(done(host.handle(ms(1263), Event::Flushed { done: true })), [Action::Exit(Outcome::CLEAN)]);
+}
+
 #[test]
 fn a_dockerd_that_hangs_is_killed_and_started_again() {
     let mut host = ready(OnFailure::Restart);

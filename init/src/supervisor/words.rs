@@ -72,6 +72,8 @@ pub(crate) enum Event {
     WatchEnded,
     /// The data root is on disk as it was when the sync began; `trouble`: or it is not.
     Synced { trouble: Option<String> },
+    /// The service, which was asked to end, has said that nothing is left for it to do. It may still wait for its clients.
+    Finished { service: usize },
     /// The service's process ended. `spoke`: it had logged an event; `last`: its last line that was none.
     Exited { service: usize, end: End, spoke: bool, last: Option<String> },
     /// Somebody asked for a clean stop; asked again, it hurries.
