@@ -23,7 +23,8 @@ const LEAF: &str = "dind";
 /// For how long processes are moved and controllers enabled, again and again: `docker exec` may bring a new process at any
 /// moment, which is not ours yet: it may belong to the pid namespace outside, and cannot be moved then, or still have more
 /// capabilities than we have, and then cpuset is refused (it asks capabilities(7) as if we changed that one's affinity).
-/// A host that gives up runs without limits for as long as it lives, and a round may take seconds on a machine under load.
+/// Containers that start before it has worked have no limits, and a round may take seconds on a machine under load. (What is
+/// off then, runc asks for again with each container.)
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two rounds, in milliseconds.
 const PAUSE: u8 = 10;
