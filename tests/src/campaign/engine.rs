@@ -57,7 +57,15 @@ impl Engine {
             Way::HostUnderInit => create.args(["--init", "--entrypoint", "sleep", image(), "infinity"]),
             Way::Bare => {
                 let script = format!("{BARE} {options}");
-                create.args(["--no-healthcheck", "--entrypoint", "sh", image(), "-c", &script])
+                // A host unmasks /proc by itself.
+                create.args(["--security-opt", "systempaths=unconfined"]).args([
+                    "--no-healthcheck",
+                    "--entrypoint",
+                    "sh",
+                    image(),
+                    "-c",
+                    &script,
+                ])
             }
         };
         expect(create)?;

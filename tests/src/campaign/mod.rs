@@ -142,7 +142,7 @@ impl Site<'_> {
         };
         thread::scope(|scope| {
             let begin = Instant::now();
-            let image = scope.spawn(|| work(first, if at_work { 100 } else { 80 }));
+            let image = scope.spawn(|| work(first, if at_work { 100 } else { 90 }));
             let container = in_company.then(|| scope.spawn(|| work(second, 20)));
             let handles = || [Some(&image), container.as_ref()].into_iter().flatten();
             match moment {

@@ -60,8 +60,19 @@ impl Worker<'_> {
             self.engine.docker(&["rmi", "-f", name])?;
             return Ok(());
         }
-        let kinds =
-            [Kind::Load, Kind::Pull, Kind::Import, Kind::Commit, Kind::Classic, Kind::BuildKit, Kind::Tag];
+        // Twice what writes layers without mounting them: nothing else saves these by chance.
+        let kinds = [
+            Kind::Load,
+            Kind::Load,
+            Kind::Pull,
+            Kind::Pull,
+            Kind::Import,
+            Kind::BuildKit,
+            Kind::BuildKit,
+            Kind::Classic,
+            Kind::Commit,
+            Kind::Tag,
+        ];
         match self.random.pick(&kinds) {
             Some(Kind::Load) => self.load(),
             Some(Kind::Pull) => self.pull(),
