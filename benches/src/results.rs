@@ -18,7 +18,8 @@ pub(crate) struct Results {
     /// The same image, dockerd started by the script that opens a TCP port without TLS.
     pub(crate) plain: Times,
     pub(crate) idle: Idle,
-    /// The same work with and without syncs.
+    /// The same work with and without syncs; empty in samples of older versions.
+    #[serde(default)]
     pub(crate) work: Vec<Work>,
 }
 
