@@ -7,18 +7,39 @@ use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use dind_contract::Status;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
+use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::log::Log;
+use crate::status::StatusSocket;
 use crate::{process, reaper, signals};
 
 /// The most that a helper may answer, in bytes; the rest is not read.
 const LONGEST: usize = 16 * 1024 * 1024;
 /// Time between two lines that say what is being waited for.
 const NOTICE: Duration = Duration::from_secs(10);
+
+/// Those who ask a host how it is while a helper works.
+pub(crate) struct Door {
+    pub(crate) socket: StatusSocket,
+    /// What they hear, with what is being waited for among its warnings.
+    pub(crate) status: Status,
+}
+
+impl Door {
+    fn welcome(&mut self, what: &str) {
+        self.socket.forget_gone();
+        if self.socket.accept() {
+            let mut status = self.status.clone();
+            status.warnings.push(format!("still waiting for {what}"));
+            self.socket.tell(&status);
+        }
+    }
+}
 
 /// Why a host does not come up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,12 +101,40 @@ impl Helper {
         self
     }
 
-    /// Waits for the helper's end, and gives what it wrote. An answer is whole or it does not parse, so its exit status is not
-    /// looked at: whoever reaps first has it.
+    /// Waits for the helper's end, and gives its answer. One is whole or it does not parse, so the exit status is not looked
+    /// at: whoever reaps first has it.
     ///
     /// # Errors
-    /// A stop was asked for, or the time is over; the helper is killed then.
-    pub(crate) fn finish(mut self, signals: &SignalFd, log: &mut Log) -> Result<Vec<u8>, NotUp> {
+    /// A stop was asked for, or the time is over: the helper is killed then. Or it has ended without an answer.
+    pub(crate) fn answer<T: DeserializeOwned>(
+        self,
+        signals: &SignalFd,
+        log: &mut Log,
+        door: Option<&mut Door>,
+    ) -> Result<T, NotUp> {
+        let what = self.what;
+        let said = self.finish(signals, log, door)?;
+        serde_json::from_slice(&said).map_err(|_| {
+            let said = String::from_utf8_lossy(&said).trim().to_owned();
+            let failure = if said.is_empty() {
+                Failure::unavailable(
+                    format!("the process for {what} was killed"),
+                    "give the host more memory (-m), if that was the reason: the machine's kernel log says it",
+                )
+            } else {
+                Failure::failed(format!("{what} failed: {said}"), "report this as a defect")
+            };
+            failure.into()
+        })
+    }
+
+    /// What it wrote until it ended.
+    fn finish(
+        mut self,
+        signals: &SignalFd,
+        log: &mut Log,
+        mut door: Option<&mut Door>,
+    ) -> Result<Vec<u8>, NotUp> {
         let mut answer = Vec::new();
         let mut notice = Instant::now() + NOTICE;
         while answer.len() < LONGEST {
@@ -97,6 +146,9 @@ impl Helper {
                 }
             }
             reaper::reap();
+            if let Some(door) = &mut door {
+                door.welcome(self.what);
+            }
             let mut piece = [0; 8192];
             match self.output.read(&mut piece) {
                 Ok(0) => break,
@@ -125,6 +177,7 @@ impl Helper {
             if !self.undisturbed {
                 fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
             }
+            fds.extend(door.iter().map(|door| PollFd::new(door.socket.fd(), PollFlags::POLLIN)));
             // Whatever it says, looking at everything is right.
             let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         }

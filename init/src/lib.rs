@@ -41,20 +41,22 @@ mod sync;
 mod tls;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dind_contract::paths::{NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
-use dind_contract::{Finding, exit};
+use dind_contract::status::{Endpoint, Phase, Service, ServiceState};
+use dind_contract::{Finding, Status, exit};
 use time::OffsetDateTime;
 
 use arguments::Job;
 use event_loop::{Ended, Prepared};
 use failure::Failure;
-use ground::{Authorities, Ground, Steps};
-use helper::NotUp;
+use ground::{Authorities, DataRoot, Ground, Probed, Steps};
+use helper::{Door, NotUp};
 use log::{Log, Output};
 use notify::Notifications;
 use settings::{Listen, Settings};
@@ -165,7 +167,7 @@ fn bring_up(
         Ok(surroundings) => surroundings,
         Err(failure) => {
             // What the machine refuses to a container, it refuses to the host, too: the probes know what is missing.
-            let probed = ground::finish_probes(probes, &signals, log)?;
+            let probed: Probed = probes.answer(&signals, log, None)?;
             ground::refuse_missing(&ground::decide(&settings, &probed))?;
             return Err(failure.into());
         }
@@ -183,7 +185,7 @@ fn bring_up(
     for warning in &warnings {
         log.warn(warning);
     }
-    let probed = ground::finish_probes(probes, &signals, log)?;
+    let probed: Probed = probes.answer(&signals, log, None)?;
     let mut ground = Ground::new(settings.daemon.data_root.clone());
     ground.decisions = ground::decide(&settings, &probed);
     ground.decisions.extend(surroundings.decisions);
@@ -194,17 +196,20 @@ fn bring_up(
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
     ground::refuse_missing(&ground.decisions)?;
-    ground.engine_root = ground::mount_disk(&settings, &probed, &signals, &mut steps, log)?;
-    ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut steps, log)?;
-    ground::apply_limits(&settings);
-    ground::make_links(&ground.decisions)?;
-    let services = services::all(&settings, &ground, &programs);
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
     };
-    let notifications = Notifications::bind(Path::new(NOTIFY_SOCKET)).map_err(bind)?;
-    let status_socket = StatusSocket::bind(Path::new(STATUS_SOCKET)).map_err(bind)?;
     let endpoint = services::endpoint(&settings, surroundings.outside);
+    let mut door = Door {
+        socket: StatusSocket::bind(Path::new(STATUS_SOCKET)).map_err(bind)?,
+        status: starting(&endpoint, &data_root, &findings, &warnings),
+    };
+    ground.engine_root = ground::mount_disk(&settings, &probed, &signals, &mut door, &mut steps, log)?;
+    ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut door, &mut steps, log)?;
+    ground::apply_limits(&settings);
+    ground::make_links(&ground.decisions)?;
+    let services = services::all(&settings, &ground, &programs);
+    let notifications = Notifications::bind(Path::new(NOTIFY_SOCKET)).map_err(bind)?;
     // Last, so that nothing above leaves a mark on it.
     data_root.mark_running()?;
     Ok(Prepared {
@@ -219,14 +224,65 @@ fn bring_up(
         warnings,
         signals,
         notifications,
-        status_socket,
+        status_socket: door.socket,
     })
 }
 
+/// What a host says of itself before the loop runs.
+fn starting(endpoint: &Endpoint, data_root: &DataRoot, findings: &[Finding], warnings: &[String]) -> Status {
+    let services = services::PROGRAMS.map(|name| Service {
+        name: name.to_owned(),
+        state: ServiceState::Waiting,
+        pid: None,
+        restarts: 0,
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        phase: Phase::Starting,
+        services: services.to_vec(),
+        endpoint: endpoint.clone(),
+        certificate: None,
+        last_stop: data_root.last_stop,
+        ready_ms: None,
+        last_sync: None,
+        steps: Vec::new(),
+        ground: findings.to_vec(),
+        warnings: warnings.to_vec(),
+    }
+}
+
+/// The text of a file that somebody brought; `None`: there is none.
+///
+/// # Errors
+/// It is no file, or cannot be read. A pipe in its place does not keep us waiting.
 fn read_if_there(path: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = match opened {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("daemon.json");
+        assert_eq!(read_if_there(&path).unwrap(), None);
+        fs::write(&path, "{}").unwrap();
+        assert_eq!(read_if_there(&path).unwrap().as_deref(), Some("{}"));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read_if_there(&path).unwrap_err().to_string(), "it is no file");
+        assert!(read_if_there(folder.path()).is_err());
     }
 }

@@ -46,6 +46,15 @@ fn block_all() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether somebody has asked for a stop that has not been read yet: for work that has a deadline, and would rather not take it.
+pub(crate) fn stop_is_pending() -> bool {
+    let mut pending = 0_u64;
+    // SAFETY: the kernel writes the eight bytes of its signal set to `pending`, and nothing else.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, size_of::<u64>()) };
+    let is_pending = |number: &u32| pending & (1 << (number - 1)) != 0;
+    result == 0 && (1..=64).filter(is_pending).any(|number| matches!(meaning(number), Some(Meaning::Stop(_))))
+}
+
 /// What the signal with this number means; `None`: nothing, or that children have ended, which is looked at anyway.
 pub(crate) fn meaning(number: u32) -> Option<Meaning> {
     let stop = |name: &str| Some(Meaning::Stop(name.to_owned()));
@@ -62,6 +71,15 @@ pub(crate) fn meaning(number: u32) -> Option<Meaning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_that_waits_is_seen() {
+        take_over().unwrap();
+        nix::sys::signal::raise(Signal::SIGHUP).unwrap();
+        assert!(!stop_is_pending());
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        assert!(stop_is_pending());
+    }
 
     #[test]
     fn five_signals_stop_one_reloads_and_the_rest_mean_nothing() {

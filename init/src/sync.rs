@@ -40,7 +40,7 @@ pub(crate) struct Synced {
 impl Synced {
     /// Of the last sync of this data root; `None`: there was none, or its list is not readable.
     pub(crate) fn load(data_root: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(data_root.join(SYNC_FILE)).ok()?).ok()
+        serde_json::from_str(&crate::read_if_there(&data_root.join(SYNC_FILE)).ok()??).ok()
     }
 
     /// What is complete now, and on disk once a sync that begins now has come to its end; `doubted`: but for these.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use dind_tests::{Call, Ended, Host, HostOptions, docker, until};
+use dind_tests::{Call, Ended, Host, HostOptions, POLITE, docker, until};
 
 /// A group in the machine's hierarchy. The container's own would not do: there the engine of a v1 machine could not
 /// `docker exec` any more, because its runc knows the rule of the leaves only where all is v2.
@@ -163,6 +163,43 @@ fn limits_of_nested_containers_hold_in_a_privileged_host() {
     host.start();
     assert_moved_and_delegated(&host);
     host.assert_runs_containers();
+}
+
+/// The clock of a whole machine is set, which is no deed for a machine that others use.
+#[test]
+#[ignore = "it sets the machine's clock: run tests/vm/cgroup2"]
+fn a_clock_that_jumps_disturbs_nothing() {
+    let host = Host::options().run(["--cap-add", "SYS_TIME"]).start();
+    host.load_busybox();
+    host.run_nested("worker", &["--restart", "always"], POLITE);
+    // A day forward, two days back, and to where it was.
+    for (seconds, tag) in [(86_400, "forward"), (-172_800, "back"), (86_400, "again")] {
+        host.shell(&format!("date -s @$(($(date +%s) + {seconds}))")).ok();
+        host.exec(["dind-init", "health"]).ok();
+        let before = host.status()["last_sync"].clone();
+        host.docker(["tag", "busybox", tag]).ok();
+        until("a sync after the clock has jumped", 60, || {
+            (host.status()["last_sync"] != before).then_some(())
+        });
+        host.assert_runs_containers();
+        // By the clock, whatever is there may be older or younger than the last sync.
+        host.signal("KILL");
+        host.ends();
+        host.start();
+        assert!(
+            host.logs().contains("repair: 0 of 1 layers are younger than the last sync"),
+            "{}",
+            host.logs()
+        );
+        assert!(!host.logs().contains("set aside"), "{}", host.logs());
+        assert_eq!(host.docker(["images", "-q", tag]).ok().lines().count(), 1);
+        host.wait_for_nested("worker");
+        host.stop();
+        host.assert_exited(0);
+        host.start();
+        assert_eq!(host.status()["last_stop"], "clean");
+    }
+    assert_eq!(host.service("dockerd")["restarts"], 0);
 }
 
 /// A container whose processes are in its root until somebody makes the file `/go`, and which then becomes a host; with

@@ -80,6 +80,14 @@ fn daemon_json_is_honoured_and_sighup_reads_it_again() {
 }
 
 #[test]
+fn a_pipe_in_place_of_daemon_json_keeps_nobody_waiting() {
+    let script =
+        "mkdir -p /etc/docker; rm -f /etc/docker/daemon.json; mkfifo /etc/docker/daemon.json; exec dind-init";
+    let options = Host::options().run(["--entrypoint", "sh"]).arguments(["-c", script]);
+    options.refused(64, &["/etc/docker/daemon.json", "it is no file"]);
+}
+
+#[test]
 fn a_broken_daemon_json_is_refused() {
     let table = [
         ("{\"debug\": tru", "not JSON"),

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use dind_tests::{Host, HostOptions, RUN_OPTIONS, Volume, docker, until_equal};
+use dind_tests::{Host, HostOptions, RUN_OPTIONS, Volume, docker, until, until_equal};
 use serde_json::Value;
 
 /// A data root on the root of the host's container, which is overlay or fuse-overlayfs itself.
@@ -434,4 +434,29 @@ fn doctor_says_it_before_a_host_runs() {
     assert!(doctor.contains("! storage\n") && doctor.contains("overlay2 on an ext4 image of "), "{doctor}");
     let changes = docker(["diff", host.name()]).ok();
     assert!(!changes.contains("probe") && !changes.contains("/data"), "{changes}");
+}
+
+/// A file system that takes long to be checked holds up the start, and not those who ask how the host is.
+#[test]
+fn a_host_that_waits_for_its_disk_says_so() {
+    let script = "e2fsck=$(command -v e2fsck); [ -e $e2fsck.real ] || mv $e2fsck $e2fsck.real; \
+        printf '#!/bin/sh\nuntil [ -e /go ]; do sleep 0.1; done; exec %s.real \"$@\"\n' $e2fsck >$e2fsck; chmod 755 $e2fsck";
+    let host = after(script).env("DIND_STORAGE", "loop").env("DIND_STORAGE_SIZE", "300M").start();
+    host.stop();
+    docker(["start", host.name()]).ok();
+    until("the host to wait for its disk", 30, || {
+        host.exec(["dind-init", "status"])
+            .stdout
+            .contains("still waiting for the disk of the data root")
+            .then_some(())
+    });
+    host.exec(["dind-init", "health"]).exits(70).says(&["the host is starting: containerd is waiting"]);
+    host.exec(["dind-init", "wait", "--timeout", "1"]).exits(124).says(&["the host is still starting"]);
+    // A wish to stop waits, too: what is being repaired would not stand the end of the program that does it.
+    host.signal("TERM");
+    host.shell("touch /go").ok();
+    assert_eq!(host.ends(), 0);
+    assert!(host.logs().contains("because of SIGTERM"), "{}", host.logs());
+    host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
 }

@@ -16,6 +16,7 @@ use super::decision::Decision;
 use super::mounts::{self, Mount};
 use crate::failure::Failure;
 use crate::settings::Settings;
+use crate::signals;
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// The leaf in which the host's own processes live on v2.
@@ -132,7 +133,7 @@ fn delegate(root: &Path) -> io::Result<String> {
             }
         }
         let enabled = enable(&root.join("cgroup.subtree_control"), &wanted)?;
-        if enabled.may_pass() && Instant::now() < deadline {
+        if enabled.may_pass() && Instant::now() < deadline && !signals::stop_is_pending() {
             let _ = poll(&mut [], PollTimeout::from(PAUSE));
             continue;
         }

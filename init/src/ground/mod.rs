@@ -32,7 +32,7 @@ use nix::sys::signalfd::SignalFd;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::helper::{Helper, NotUp};
+use crate::helper::{Door, Helper, NotUp};
 use crate::log::Log;
 use crate::repair::Report;
 use crate::services;
@@ -108,7 +108,7 @@ impl Ground {
 
 /// Decides about every part of the ground but for control groups, which are decided on while they are changed.
 pub(crate) fn decide(settings: &Settings, probed: &Probed) -> Vec<Decision> {
-    let file = std::fs::read_to_string(dns::RESOLV_CONF).unwrap_or_default();
+    let file = crate::read_if_there(Path::new(dns::RESOLV_CONF)).ok().flatten().unwrap_or_default();
     let path = settings.environment.get("PATH").cloned().unwrap_or_default();
     let mut all = trial::decide(&probed.trial);
     all.push(storage::decide(settings, &probed.storage).decision);
@@ -160,6 +160,7 @@ pub(crate) fn mount_disk(
     settings: &Settings,
     probed: &Probed,
     signals: &SignalFd,
+    door: &mut Door,
     steps: &mut Steps,
     log: &mut Log,
 ) -> Result<PathBuf, NotUp> {
@@ -170,20 +171,14 @@ pub(crate) fn mount_disk(
     let helper =
         Helper::start("the disk of the data root", &arguments, &settings.environment, storage::DEADLINE)?;
     // A file system that is being repaired or grown does not survive the end of the program that does it.
-    let answer = helper.undisturbed().finish(signals, log)?;
-    match serde_json::from_slice(&answer) {
-        Ok(storage::Answer::Mounted(said)) => {
+    match helper.undisturbed().answer(signals, log, Some(door))? {
+        storage::Answer::Mounted(said) => {
             let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             log.info(&format!("disk: {said}, in {ms} ms"));
             steps.0.push(Step { name: "disk".to_owned(), ms });
             Ok(storage::on_disk(root))
         }
-        Ok(storage::Answer::Failed { cause, help }) => Err(Failure::unavailable(cause, help).into()),
-        Err(_) => Err(Failure::failed(
-            format!("mounting the disk of the data root failed: {}", String::from_utf8_lossy(&answer).trim()),
-            "report this as a defect",
-        )
-        .into()),
+        storage::Answer::Failed { cause, help } => Err(Failure::unavailable(cause, help).into()),
     }
 }
 
@@ -225,18 +220,6 @@ pub(crate) fn start_probes(settings: &Settings) -> Result<Helper, Failure> {
     let mut arguments = vec!["probe".to_owned(), settings.daemon.data_root.display().to_string()];
     arguments.extend(wanted(settings).arguments());
     Helper::start("the probes of the ground", &arguments, &settings.environment, PROBES)
-}
-
-/// What the probes found.
-///
-/// # Errors
-/// They did not come to an end, or a stop was asked for meanwhile.
-pub(crate) fn finish_probes(helper: Helper, signals: &SignalFd, log: &mut Log) -> Result<Probed, NotUp> {
-    let answer = helper.finish(signals, log)?;
-    serde_json::from_slice(&answer).map_err(|_| {
-        let said = String::from_utf8_lossy(&answer).trim().to_owned();
-        Failure::failed(format!("the probes of the ground failed: {said}"), "report this as a defect").into()
-    })
 }
 
 /// Makes the probes and prints what they found: the work of the process that [`start_probes`] starts.
@@ -370,6 +353,7 @@ pub(crate) fn repair(
     data_root: &DataRoot,
     engine_root: &Path,
     signals: &SignalFd,
+    door: &mut Door,
     steps: &mut Steps,
     log: &mut Log,
 ) -> Result<(), NotUp> {
@@ -382,11 +366,7 @@ pub(crate) fn repair(
     let folders = [&data_root.path, engine_root].map(|folder| folder.display().to_string());
     let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(folders).collect();
     let helper = Helper::start("the check of the data root", &arguments, &settings.environment, REPAIR)?;
-    let answer = helper.finish(signals, log)?;
-    let report: Report = serde_json::from_slice(&answer).map_err(|_| {
-        let said = String::from_utf8_lossy(&answer).trim().to_owned();
-        Failure::failed(format!("the check of the data root failed: {said}"), "report this as a defect")
-    })?;
+    let report: Report = helper.answer(signals, log, Some(door))?;
     if let Some(trouble) = report.trouble {
         return Err(
             Failure::unavailable(trouble, "make room on its disk, or look at the machine's disk").into()

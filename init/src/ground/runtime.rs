@@ -57,7 +57,8 @@ pub(super) fn check(pidfile: &Path) -> Result<(), Failure> {
         }
     }
     // A pid alone says nothing: another process may have it by now.
-    let pid = fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let text = crate::read_if_there(pidfile).ok().flatten();
+    let pid = text.and_then(|text| text.trim().parse::<u32>().ok());
     let running = pid.filter(|pid| {
         fs::read_link(format!("/proc/{pid}/exe"))
             .is_ok_and(|exe| exe.file_name().is_some_and(|name| name == "dockerd"))

@@ -5,7 +5,6 @@ mod disk;
 mod layers;
 mod loop_device;
 mod probe;
-mod program;
 mod wish;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +23,7 @@ use wish::{LARGEST, SMALLEST, driver, size_in_words, snapshotter};
 const DISK_FILE: &str = "dind.ext4";
 /// The folder of the data root on which it is mounted.
 const DISK: &str = "disk";
+
 /// A way to store images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {

@@ -10,6 +10,10 @@ use crate::log::Level;
 const SETTLE: Duration = Duration::from_millis(20);
 /// Time between two tries to hear of acknowledgements, and to sync when that failed.
 const AGAIN: Duration = Duration::from_secs(1);
+/// So often in a row in vain means that the engine does not tell; an authorization plugin may forbid it.
+const IN_VAIN: u32 = 3;
+/// Time between two syncs where it does not.
+const UNTOLD: Duration = Duration::from_secs(10);
 /// Time between two lines that say that a sync is still under way.
 const NOTICE: Duration = Duration::from_secs(30);
 
@@ -25,6 +29,8 @@ pub(crate) struct Syncs {
     running: Option<(Moment, Moment)>,
     /// Whether the last one failed, which is said once.
     failed: bool,
+    /// How many times acknowledgements could not be heard since one was.
+    in_vain: u32,
 }
 
 /// Whether the engine's acknowledgements are heard.
@@ -39,13 +45,14 @@ enum Watch {
 
 impl Syncs {
     pub(super) fn new(enabled: bool) -> Self {
-        Self { enabled, watch: Watch::Off, due: None, running: None, failed: false }
+        Self { enabled, watch: Watch::Off, due: None, running: None, failed: false, in_vain: 0 }
     }
 
     /// The engine is ready, for the first time or again.
     pub(super) fn engine_ready(&mut self, now: Moment) {
         if self.enabled && self.watch == Watch::Off {
             self.watch = Watch::At(now);
+            self.in_vain = 0;
         }
     }
 
@@ -55,14 +62,28 @@ impl Syncs {
     }
 
     /// Acknowledgements are not heard any more, or could not be heard.
-    pub(super) fn deaf(&mut self, now: Moment) {
-        if self.watch == Watch::On {
-            self.watch = Watch::At(now + AGAIN);
+    pub(super) fn deaf(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if self.watch != Watch::On {
+            return;
+        }
+        self.in_vain += 1;
+        self.watch = Watch::At(now + if self.in_vain < IN_VAIN { AGAIN } else { UNTOLD });
+        if self.in_vain == IN_VAIN {
+            let message = format!(
+                "dockerd does not tell what it acknowledges, so the data root is synced every {} s instead",
+                UNTOLD.as_secs()
+            );
+            say(actions, Level::Warn, message);
         }
     }
 
     /// The engine has acknowledged something.
     pub(super) fn acknowledged(&mut self, now: Moment) {
+        self.in_vain = 0;
+        self.want(now);
+    }
+
+    fn want(&mut self, now: Moment) {
         if self.enabled {
             self.due.get_or_insert(now + SETTLE);
         }
@@ -105,7 +126,7 @@ impl Syncs {
             self.watch = Watch::On;
             actions.push(Action::Watch);
             // What was acknowledged while nobody listened.
-            self.acknowledged(now);
+            self.want(now);
         }
         match &mut self.running {
             None if self.due.is_some_and(|due| now >= due) => {
@@ -178,15 +199,37 @@ mod tests {
         let mut syncs = Syncs::new(true);
         syncs.engine_ready(ms(0));
         at(&mut syncs, 0);
-        syncs.deaf(ms(5));
+        syncs.deaf(ms(5), &mut Vec::new());
         assert_eq!(at(&mut syncs, 1004), [Action::Sync]);
         assert_eq!(at(&mut syncs, 1005), [Action::Watch]);
         syncs.engine_gone();
-        syncs.deaf(ms(1010));
+        syncs.deaf(ms(1010), &mut Vec::new());
         syncs.synced(ms(1010), None, &mut Vec::new());
         assert_eq!(at(&mut syncs, 1025), [Action::Sync]);
         syncs.synced(ms(1100), None, &mut Vec::new());
         assert_eq!(at(&mut syncs, 60_000), [], "the engine is gone");
+    }
+
+    #[test]
+    fn an_engine_that_does_not_tell_is_synced_every_ten_seconds_and_that_is_said_once() {
+        let mut syncs = Syncs::new(true);
+        syncs.engine_ready(ms(0));
+        let mut said = Vec::new();
+        for now in [0, 1_000, 2_000, 12_000, 22_000] {
+            assert!(at(&mut syncs, now).contains(&Action::Watch), "{now}");
+            syncs.deaf(ms(now), &mut said);
+            assert_eq!(at(&mut syncs, now + 20), [Action::Sync]);
+            syncs.synced(ms(now + 30), None, &mut said);
+        }
+        assert_eq!(said.len(), 1);
+        // It tells again, and hangs up once.
+        at(&mut syncs, 32_000);
+        syncs.acknowledged(ms(32_000));
+        syncs.deaf(ms(32_000), &mut said);
+        assert_eq!((syncs.deadline(), said.len()), (Some(ms(32_020)), 1));
+        at(&mut syncs, 32_020);
+        syncs.synced(ms(32_030), None, &mut said);
+        assert!(at(&mut syncs, 33_000).contains(&Action::Watch));
     }
 
     #[test]

@@ -226,7 +226,8 @@ fn choose(wish: Wish, probed: &Probed) -> Option<(&Tried, String)> {
         Some(own) if own.kind == second.kind => (second, first),
         _ => (first, second),
     };
-    // One trial is noisy, on ground without rules both are as fast (2.3 and 2.5 ms a call were measured), and a kind that changed from start to start would surprise.
+    // One trial is noisy, on ground without rules both are as fast (2.3 and 2.5 ms a call were measured), and a kind that
+    // changed from start to start would surprise.
     if other.us < own.us / 2 {
         return Some((other, format!("it is faster here than {}", own.kind.name())));
     }

@@ -144,7 +144,7 @@ fn add(program: &Path, (table, rule): (&str, &str)) -> Result<String, String> {
 fn restore(program: &Path, rules: &[(&str, &str)]) -> Result<String, String> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let text: String = rules.iter().map(|(table, rule)| format!("*{table}\n{rule}\nCOMMIT\n")).collect();
-    program::run(&program.with_file_name(format!("{name}-restore")), ["-w", "--noflush"], &text, PATIENCE)
+    program::run(program.with_file_name(format!("{name}-restore")), ["-w", "--noflush"], &text, PATIENCE)
 }
 
 /// How many rules of this kind the host's own namespace has.

@@ -53,10 +53,9 @@ pub(in crate::ground) fn pass_on(settings: &Settings) -> Option<Decision> {
 
 /// Adds the proxies to the file; whether it did, and had not to leave alone what stands there.
 fn tell(file: &Path, proxies: &Map<String, Value>) -> io::Result<bool> {
-    let mut config = match fs::read_to_string(file) {
-        Ok(text) => serde_json::from_str::<Map<String, Value>>(&text)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Map::new(),
-        Err(e) => return Err(e),
+    let mut config = match crate::read_if_there(file)? {
+        Some(text) => serde_json::from_str::<Map<String, Value>>(&text)?,
+        None => Map::new(),
     };
     if config.contains_key("proxies") {
         return Ok(false);

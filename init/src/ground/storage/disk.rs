@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::layers::failed;
 use super::loop_device::{self, Device};
-use super::program::{self, Program};
 use super::wish::size_in_words;
 use super::{DISK, DISK_FILE};
 use crate::ground::mounts::{self, Mount};
+use crate::ground::program::{self, Program, in_one_line};
 
 /// How long making, checking or growing a file system may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -83,7 +83,7 @@ pub(super) fn format(path: &Path, bytes: u64, patience: Duration) -> Result<(), 
     image.set_len(bytes).map_err(failed("cannot give the image its size"))?;
     let path = path.to_string_lossy();
     let arguments: Vec<&str> = FORMAT.into_iter().chain([&*path]).collect();
-    program::run("mkfs.ext4", &arguments, patience)?;
+    program::run("mkfs.ext4", arguments, "", patience)?;
     // Before it gets its name: a power cut leaves a whole one or none.
     image.sync_all().map_err(failed("cannot sync the image"))
 }
@@ -202,11 +202,12 @@ fn make_place(place: &Path) -> Result<(), String> {
 /// As every boot does (fsck(8), "preen"): it replays the journal, and looks closer where the kernel saw an error.
 fn check(image: &Path) -> Result<Option<String>, String> {
     let path = image.to_string_lossy();
-    match Program::start("e2fsck", &["-p", &path])?.finish(PATIENCE)? {
+    match Program::start("e2fsck", ["-p", &path], "")?.finish(PATIENCE)? {
         (0, _) => Ok(None),
         (1 | 2, _) => Ok(Some("repaired".to_owned())),
         (code, said) => Err(format!(
-            "e2fsck -p ended with code {code}: {said}; to repair it by hand, with the host stopped: e2fsck -f {path}"
+            "e2fsck -p ended with code {code}: {}; to repair it by hand, with the host stopped: e2fsck -f {path}",
+            in_one_line(&said)
         )),
     }
 }
@@ -218,12 +219,12 @@ fn grow(image: &Path, bytes: u64) -> Result<Option<String>, String> {
     }
     let path = image.to_string_lossy();
     // The kernel would grow a mounted one, but only for a process with CAP_SYS_RESOURCE, which a host lacks.
-    match Program::start("e2fsck", &["-f", "-p", &path])?.finish(PATIENCE)? {
+    match Program::start("e2fsck", ["-f", "-p", &path], "")?.finish(PATIENCE)? {
         (0..=2, _) => {}
-        (code, said) => return Err(format!("e2fsck -f -p ended with code {code}: {said}")),
+        (code, said) => return Err(format!("e2fsck -f -p ended with code {code}: {}", in_one_line(&said))),
     }
     open(image).and_then(|file| file.set_len(bytes)).map_err(failed("cannot give it more room"))?;
-    program::run("resize2fs", &[&path], PATIENCE)?;
+    program::run("resize2fs", [&*path], "", PATIENCE)?;
     Ok(Some(format!("grown to {}", size_in_words(bytes))))
 }
 

@@ -15,9 +15,9 @@ use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use super::layers::{self, failed};
-use super::program::Program;
 use super::{DISK_FILE, Way, disk, loop_device};
 use crate::ground::mounts;
+use crate::ground::program::Program;
 
 /// How the folders of probes begin; the rest is a number.
 const FOLDER: &str = "dind-probe.";
@@ -217,7 +217,7 @@ fn try_fuse(at: &Path) -> Result<(), String> {
     layers::delete(at)?;
     let merged = at.join(layers::MERGED);
     let before = fs::metadata(&merged).map_err(failed("cannot look at a folder"))?.dev();
-    let mut program = Program::start("fuse-overlayfs", &["-f", "-o", layers::OPTIONS, layers::MERGED])?;
+    let mut program = Program::start("fuse-overlayfs", ["-f", "-o", layers::OPTIONS, layers::MERGED], "")?;
     let deadline = Instant::now() + PATIENCE;
     while fs::metadata(&merged).is_ok_and(|now| now.dev() == before) {
         if let Some(said) = program.has_ended() {
