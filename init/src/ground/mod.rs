@@ -48,7 +48,7 @@ pub(crate) use mounts::detach_below;
 pub(crate) use mounts::parse as parse_mounts;
 pub(crate) use probe::{Probed, Wanted};
 pub(crate) use registries::{Authorities, Registries};
-pub(crate) use storage::release as release_disk;
+pub(crate) use storage::{DISK_FILE, release as release_disk};
 pub(crate) use trial::run as run_trial;
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.

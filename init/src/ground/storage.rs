@@ -20,7 +20,7 @@ use probe::Tried;
 use wish::{LARGEST, SMALLEST, driver, size_in_words, snapshotter};
 
 /// The ext4 image, in the data root.
-const DISK_FILE: &str = "dind.ext4";
+pub(crate) const DISK_FILE: &str = "dind.ext4";
 /// The folder of the data root on which it is mounted.
 const DISK: &str = "disk";
 

@@ -6,29 +6,32 @@
 //! pulls the image again gets the same empty files, because the layer is known already. So layers are looked at, not images.
 
 mod aside;
+mod check;
 pub(crate) mod containers;
 pub(crate) mod images;
 #[cfg(test)]
 mod tests;
+mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
-use dind_contract::{exit, paths};
+use dind_contract::paths;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::layers::{self, Checked, Layer, Wrong};
+use crate::layers::{self, Checked, Layer};
 use crate::sync::{self, Synced};
 use crate::{ask, ground};
 use aside::Aside;
+use check::{Damaged, check, damaged_images, key, with_descendants};
 use containers::{Container, State};
 use images::Image;
+
+pub(crate) use verify::verify;
 
 /// What a repair did, for the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +43,6 @@ pub(crate) struct Report {
     /// What could not be done.
     pub(crate) trouble: Option<String>,
 }
-
-/// Layers and what is wrong with each of them, by driver and chain id.
-type Damaged = BTreeMap<(String, String), String>;
 
 /// Repairs the data root and prints the report: the work of a child of the host's, which waits for it with a deadline.
 pub(crate) fn run(data_root: &Path, engine_root: &Path) -> Result<ExitCode, Failure> {
@@ -220,10 +220,6 @@ fn is_builders(name: &str) -> bool {
     name.len() == 25 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-fn key(layer: &Layer) -> (String, String) {
-    (layer.driver.to_owned(), layer.chain.clone())
-}
-
 fn below(engine_root: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(engine_root).unwrap_or(path).to_owned()
 }
@@ -241,161 +237,10 @@ fn depth(all: &[Layer], layer: &Layer) -> usize {
     all.len()
 }
 
-/// What a check of layers found.
-#[derive(Default)]
-struct Found {
-    damaged: Damaged,
-    checked: Checked,
-    /// The first layer that could not be looked at, and why.
-    unreadable: Option<String>,
-}
-
-impl Found {
-    fn add(mut self, more: Self) -> Self {
-        self.damaged.extend(more.damaged);
-        self.checked.files += more.checked.files;
-        self.checked.bytes += more.checked.bytes;
-        self.unreadable = self.unreadable.or(more.unreadable);
-        self
-    }
-}
-
-/// Checks layers on all processors.
-fn check(engine_root: &Path, layers: &[&Layer]) -> Found {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut found = Found::default();
-        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match layer.check(engine_root) {
-                Ok(checked) => found = found.add(Found { checked, ..Found::default() }),
-                Err(Wrong::Damaged(wrong)) => drop(found.damaged.insert(key(layer), wrong)),
-                Err(Wrong::Unreadable(why)) => {
-                    found.unreadable.get_or_insert(format!("the layer sha256:{}: {why}", layer.chain));
-                }
-            }
-        }
-        found
-    };
-    let more = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(layers.len());
-    thread::scope(|scope| {
-        // Where no thread can be made, this one does it all.
-        let threads: Vec<_> =
-            (1..more).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
-        let ours = work();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).fold(ours, Found::add)
-    })
-}
-
-/// Adds the layers that lie on damaged ones, or on none where there should be one.
-fn with_descendants(all: &[Layer], mut damaged: Damaged) -> Damaged {
-    let there: BTreeSet<(String, String)> = all.iter().map(key).collect();
-    loop {
-        let mut more = Damaged::new();
-        for layer in all.iter().filter(|layer| !damaged.contains_key(&key(layer))) {
-            let Some(parent) = &layer.parent else { continue };
-            let parent = (layer.driver.to_owned(), parent.clone());
-            if let Some(why) = damaged.get(&parent) {
-                more.insert(key(layer), why.clone());
-            } else if !there.contains(&parent) {
-                more.insert(key(layer), "the layer under it is not there".to_owned());
-            }
-        }
-        if more.is_empty() {
-            return damaged;
-        }
-        damaged.extend(more);
-    }
-}
-
-/// The images that cannot be used, with the reason.
-fn damaged_images(engine_root: &Path, all: &[Layer], damaged: &Damaged) -> Vec<(Image, String)> {
-    let there: BTreeSet<(String, String)> = all.iter().map(key).collect();
-    let judge = |image: &Image| {
-        let Some(chains) = &image.chains else { return Some("its configuration is damaged".to_owned()) };
-        chains.iter().find_map(|chain| {
-            let key = (image.driver.clone(), chain.clone());
-            let missing = || (!there.contains(&key)).then(|| "one of its layers is not there".to_owned());
-            damaged.get(&key).cloned().or_else(missing)
-        })
-    };
-    images::all(engine_root).into_iter().filter_map(|image| judge(&image).map(|why| (image, why))).collect()
-}
-
 fn summary(looked_at: usize, all: usize, checked: Checked) -> String {
     format!(
         "{looked_at} of {all} layers are younger than the last sync and were checked ({} files, {:.1} MB)",
         checked.files,
         checked.bytes as f64 / 1e6
     )
-}
-
-/// What is wrong in a root, a line each.
-fn wrong_in(root: &Path, all: &[Layer], damaged: &Damaged) -> Vec<String> {
-    let broken = damaged_images(root, all, damaged);
-    let mut lines: Vec<String> = broken
-        .iter()
-        .map(|(image, why)| {
-            format!("the image {} is damaged: {why}; to have it back: {}", image.title(), image.remedy())
-        })
-        .collect();
-    let of_images: BTreeSet<&String> =
-        broken.iter().filter_map(|(image, _)| image.chains.as_ref()).flatten().collect();
-    for ((driver, chain), why) in damaged.iter().filter(|((_, chain), _)| !of_images.contains(chain)) {
-        lines.push(format!("the {driver} layer sha256:{chain}, of no image, is damaged: {why}"));
-    }
-    for driver in layers::drivers().filter(|driver| !images::names_are_readable(root, driver)) {
-        lines.push(format!("the names of the {driver} images cannot be read: repositories.json is damaged"));
-    }
-    lines
-}
-
-/// Checks every layer and image of a data root, and prints what is damaged; ends with 70 when anything is.
-pub(crate) fn verify(engine_root: &Path, json: bool) -> Result<ExitCode, Failure> {
-    if engine_root.join("dind.ext4").exists() && !engine_root.join("image").is_dir() {
-        return Err(Failure::unavailable(
-            format!("the images of {} are on a disk in it that is not mounted", engine_root.display()),
-            "run it in a host that uses this data root: docker exec HOST dind-init verify",
-        ));
-    }
-    if !layers::roots(engine_root).iter().any(|root| root.join("image").is_dir()) {
-        return Err(Failure::unavailable(
-            format!("there are no images of an engine in {}", engine_root.display()),
-            "run it in a host (docker exec HOST dind-init verify), or name a data root: dind-init verify PATH",
-        ));
-    }
-    let (mut lines, mut checked) = (Vec::new(), Checked::default());
-    let (mut image_count, mut layer_count) = (0, 0);
-    for root in layers::roots(engine_root) {
-        let mut all = layers::all(&root);
-        let mut found = check(&root, &all.iter().collect::<Vec<_>>());
-        if let Some(why) = found.unreadable {
-            return Err(Failure::unavailable(
-                format!("{} cannot be checked: {why}", root.display()),
-                "run it as root, in a host that has memory and files to spare",
-            ));
-        }
-        // An engine that runs may have removed some meanwhile.
-        all.retain(|layer| layer.records.exists());
-        found.damaged.retain(|key, _| all.iter().any(|layer| self::key(layer) == *key));
-        lines.extend(wrong_in(&root, &all, &with_descendants(&all, found.damaged)));
-        checked.files += found.checked.files;
-        checked.bytes += found.checked.bytes;
-        image_count += images::all(&root).len();
-        layer_count += all.len();
-    }
-    let bytes = checked.bytes as f64 / 1e6;
-    if json {
-        let document = serde_json::json!({
-            "images": image_count, "layers": layer_count, "files": checked.files, "bytes": checked.bytes, "damaged": lines,
-        });
-        ask::print(&format!("{document:#}\n"));
-    } else {
-        lines.iter().for_each(|line| ask::print(&format!("{line}\n")));
-        let verdict = if lines.is_empty() { "all whole" } else { "not all whole" };
-        ask::print(&format!(
-            "{image_count} images, {layer_count} layers, {} files, {bytes:.1} MB read: {verdict}\n",
-            checked.files
-        ));
-    }
-    Ok(ExitCode::from(if lines.is_empty() { exit::CLEAN } else { exit::FAILED }))
 }
