@@ -102,6 +102,27 @@ fn a_damaged_image_is_set_aside_by_name_and_comes_back_whole() {
     host.assert_exited(0);
 }
 
+/// Puts in a layer's place what overlay writes where the kernel is set to `metacopy` and `redirect_dir`, as BuildKit makes
+/// layers there: `LOWER` prepares what lies below, `CHANGE` is done through the mount.
+const THROUGH_OVERLAY: &str =
+    "set -e; layer=$(ls -d /var/lib/docker/overlay2/*/diff); mkdir /var/lib/docker/overlay;
+    cd /var/lib/docker/overlay; cp -a $layer lower; mkdir upper work merged; cd lower; LOWER; cd ..;
+    mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work,metacopy=on,redirect_dir=on overlay merged;
+    cd merged; CHANGE; cd ..; umount merged; rm -r $layer; mv upper $layer; rm -r ../overlay";
+
+#[test]
+fn what_overlay_leaves_to_the_layer_below_is_no_damage() {
+    for (lower, change) in [(":", "chmod 700 bin/busybox"), ("mv bin other", "mv other bin")] {
+        let host = Host::options().start();
+        host.load_busybox();
+        host.shell(&THROUGH_OVERLAY.replace("LOWER", lower).replace("CHANGE", change)).ok();
+        host.exec(["dind-init", "verify"]).ok();
+        // The same without overlay's mark is damage.
+        host.shell("cd /var/lib/docker/overlay2/*/diff && rm -r bin && mkdir bin").ok();
+        host.exec(["dind-init", "verify"]).exits(70);
+    }
+}
+
 #[test]
 fn halves_of_containers_do_not_stay() {
     let host = Host::options().start();
