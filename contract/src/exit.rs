@@ -10,6 +10,12 @@ pub const UNAVAILABLE: u8 = 69;
 pub const FAILED: u8 = 70;
 /// `dind-init wait` ran out of time, as timeout(1) says it.
 pub const TIMED_OUT: u8 = 124;
+/// The host failed before the command could run, as docker(1) says it.
+pub const NO_COMMAND: u8 = 125;
+/// The command cannot be executed, as a shell says it.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// There is no such command, as a shell says it.
+pub const NOT_FOUND: u8 = 127;
 
 /// What a shell would report for a process that a signal ended: 128 + the signal's number.
 ///

@@ -18,6 +18,8 @@ pub const AUTHORITIES: &str = "/run/dind/ca-certificates.pem";
 pub const CERTIFICATES: &str = "/certs";
 /// `dind-init`'s own runtime files.
 pub const RUNTIME: &str = "/run/dind";
+/// The host's log in command mode, when standard output is the command's; `.1` after it has what was before.
+pub const LOG: &str = "/run/dind/log";
 /// Stream socket of the host's status: a [`crate::Status`] as one line of JSON at once, and another after each change.
 pub const STATUS_SOCKET: &str = "/run/dind/status.sock";
 /// Datagram socket on which services say that they are ready, as `sd_notify(3)` describes.

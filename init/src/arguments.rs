@@ -10,12 +10,17 @@ use dind_contract::{paths, variables};
 
 use crate::failure::Failure;
 use crate::ground::Wanted;
+use crate::process;
 
 /// The job of one call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Job {
     /// Run a host; the rest are options for dockerd.
     Host(Vec<String>),
+    /// Run a host for as long as a command runs in the foreground.
+    Command(Vec<OsString>),
+    /// Run a command, without a host.
+    Exec(Vec<OsString>),
     /// Print how the host is.
     Status { json: bool },
     /// Wait until it is ready.
@@ -46,8 +51,10 @@ pub(crate) enum Job {
 
 /// PID 1 of a Docker host
 ///
-/// Without a subcommand it runs a host: containerd and dockerd, until it is told to stop. Arguments that begin with a
-/// dash, or that follow the word `dockerd`, are more options for dockerd.
+/// Without arguments it runs a host: containerd and dockerd, until it is told to stop. Arguments that begin with a dash, or that
+/// follow the word `dockerd`, are more options for dockerd. Any other word that is none of the commands below is a command to run
+/// on the host: once the Docker API answers it runs in the foreground, on the terminal if there is one, and when it has ended
+/// the host ends, with its exit code. Until then the host's log is in /run/dind/log.
 #[derive(Debug, Parser)]
 #[command(name = "dind-init", version, disable_help_subcommand = true)]
 struct Line {
@@ -77,25 +84,6 @@ enum Ask {
         #[arg(long)]
         json: bool,
     },
-    /// Probe the ground
-    #[command(hide = true)]
-    Probe {
-        data_root: PathBuf,
-        #[command(flatten)]
-        wanted: Wanted,
-    },
-    /// Mount the data root's disk
-    #[command(hide = true)]
-    Disk { data_root: PathBuf, bytes: u64 },
-    /// Put a container on trial
-    #[command(hide = true)]
-    Trial,
-    /// Relay name queries of nested containers
-    #[command(hide = true)]
-    Resolver {
-        #[arg(required = true)]
-        servers: Vec<IpAddr>,
-    },
     /// Check that every image is whole: each layer against the list of its files; ends with 70 when one is damaged
     Verify {
         /// The data root; it may be one that no host uses
@@ -105,14 +93,39 @@ enum Ask {
         #[arg(long)]
         json: bool,
     },
-    /// Set aside what an unclean stop has damaged
+    /// Run a command as a plain init does: reap orphans, forward signals, hand over the terminal, end as it ends
+    #[command(override_usage = "dind-init exec [--] COMMAND [ARGUMENT]…")]
+    Exec,
+    /// What a host has other processes of this program do: no command of a user has to fear for its name
     #[command(hide = true)]
+    Helper {
+        #[command(subcommand)]
+        job: Helper,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Helper {
+    /// Probe the ground
+    Probe {
+        data_root: PathBuf,
+        #[command(flatten)]
+        wanted: Wanted,
+    },
+    /// Mount the data root's disk
+    Disk { data_root: PathBuf, bytes: u64 },
+    /// Put a container on trial
+    Trial,
+    /// Relay name queries of nested containers
+    Resolver {
+        #[arg(required = true)]
+        servers: Vec<IpAddr>,
+    },
+    /// Set aside what an unclean stop has damaged
     Repair { data_root: PathBuf, engine_root: PathBuf },
     /// Sync the data root while the engine runs
-    #[command(hide = true)]
     Sync { data_root: PathBuf, engine_root: PathBuf },
     /// Sync the data root at the end
-    #[command(hide = true)]
     Flush {
         data_root: PathBuf,
         engine_root: PathBuf,
@@ -124,50 +137,72 @@ enum Ask {
 /// Reads the arguments (without the program's name).
 ///
 /// # Errors
-/// They are not UTF-8, misspelt, or a command that cannot be run.
+/// They are misspelt, or not UTF-8 where they are for us.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Failure> {
-    let words = arguments
+    let words: Vec<OsString> = arguments.collect();
+    let first = words.first().map(|word| word.to_string_lossy().into_owned());
+    match first.as_deref() {
+        Some("exec") => exec(words.get(1..).unwrap_or_default()),
+        Some("--help" | "-h" | "help") => Ok(Job::Print(help())),
+        Some("--version" | "-v" | "-V") => {
+            Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        None | Some("dockerd") => Ok(Job::Host(texts(words)?)),
+        Some(option) if option.starts_with('-') => Ok(Job::Host(texts(words)?)),
+        Some("status" | "wait" | "health" | "doctor" | "verify" | process::HELPER) => {
+            subcommand(&texts(words)?)
+        }
+        Some(_) => Ok(Job::Command(words)),
+    }
+}
+
+fn texts(words: Vec<OsString>) -> Result<Vec<String>, Failure> {
+    words
+        .into_iter()
         .map(|word| {
             word.into_string().map_err(|raw| {
                 Failure::usage(format!("the argument {raw:?} is not UTF-8 text"), "write it in plain text")
             })
         })
-        .collect::<Result<Vec<String>, Failure>>()?;
-    match words.first().map(String::as_str) {
-        None | Some("dockerd") => Ok(Job::Host(words)),
-        Some("--help" | "-h" | "help") => Ok(Job::Print(help())),
-        Some("--version" | "-v" | "-V") => {
-            Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
+        .collect()
+}
+
+/// `exec`'s own arguments end where the command begins.
+fn exec(words: &[OsString]) -> Result<Job, Failure> {
+    let usage = "dind-init exec [--] COMMAND [ARGUMENT]… runs a command; dind-init exec --help says how";
+    match words.first().map(|word| word.to_string_lossy().into_owned()).as_deref() {
+        Some("--help" | "-h") => subcommand(&["exec".to_owned(), "--help".to_owned()]),
+        Some("--") if words.len() > 1 => Ok(Job::Exec(words.get(1..).unwrap_or_default().to_vec())),
+        None | Some("--") => Err(Failure::usage("exec lacks the command to run", usage)),
+        Some(option) if option.starts_with('-') => {
+            Err(Failure::usage(format!("exec has no option {option}"), usage))
         }
-        Some(option) if option.starts_with('-') => Ok(Job::Host(words)),
-        Some(
-            "status" | "wait" | "health" | "doctor" | "probe" | "disk" | "trial" | "resolver" | "verify"
-            | "repair" | "sync" | "flush",
-        ) => subcommand(&words),
-        Some(command) => Err(Failure::usage(
-            format!("cannot run {command:?}: this version has no command mode"),
-            "start a host without a command and run it there: docker exec HOST COMMAND",
-        )),
+        Some(_) => Ok(Job::Exec(words.to_vec())),
     }
 }
 
 fn subcommand(words: &[String]) -> Result<Job, Failure> {
     let line = std::iter::once("dind-init").chain(words.iter().map(String::as_str));
     match Line::try_parse_from(line) {
-        Ok(Line { ask }) => Ok(match ask {
-            Ask::Status { json } => Job::Status { json },
-            Ask::Wait { timeout } => Job::Wait { timeout },
-            Ask::Health => Job::Health,
-            Ask::Doctor { json } => Job::Doctor { json },
-            Ask::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
-            Ask::Trial => Job::Trial,
-            Ask::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
-            Ask::Resolver { servers } => Job::Resolver { servers },
-            Ask::Verify { data_root, json } => Job::Verify { data_root, json },
-            Ask::Repair { data_root, engine_root } => Job::Repair { data_root, engine_root },
-            Ask::Sync { data_root, engine_root } => Job::Sync { data_root, engine_root },
-            Ask::Flush { data_root, engine_root, clean } => Job::Flush { data_root, engine_root, clean },
-        }),
+        Ok(Line { ask }) => match ask {
+            Ask::Status { json } => Ok(Job::Status { json }),
+            Ask::Wait { timeout } => Ok(Job::Wait { timeout }),
+            Ask::Health => Ok(Job::Health),
+            Ask::Doctor { json } => Ok(Job::Doctor { json }),
+            Ask::Verify { data_root, json } => Ok(Job::Verify { data_root, json }),
+            Ask::Exec => exec(&[]),
+            Ask::Helper { job } => Ok(match job {
+                Helper::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
+                Helper::Trial => Job::Trial,
+                Helper::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
+                Helper::Resolver { servers } => Job::Resolver { servers },
+                Helper::Repair { data_root, engine_root } => Job::Repair { data_root, engine_root },
+                Helper::Sync { data_root, engine_root } => Job::Sync { data_root, engine_root },
+                Helper::Flush { data_root, engine_root, clean } => {
+                    Job::Flush { data_root, engine_root, clean }
+                }
+            }),
+        },
         Err(e) if !e.use_stderr() => Ok(Job::Print(e.to_string())),
         Err(e) => {
             let text = e.to_string();
@@ -227,6 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ours_ends_where_a_command_begins() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        for (line, command) in
+            [("bash -l", "bash -l"), ("sync", "sync"), ("./dockerd --help", "./dockerd --help")]
+        {
+            assert_eq!(job(line), Ok(Job::Command(words(command))), "{line}");
+        }
+        for (line, command) in [
+            ("exec true", "true"),
+            ("exec -- true --help", "true --help"),
+            ("exec -- -x", "-x"),
+            ("exec a -- b", "a -- b"),
+        ] {
+            assert_eq!(job(line), Ok(Job::Exec(words(command))), "{line}");
+        }
+        assert!(matches!(job("exec --help"), Ok(Job::Print(text)) if text.contains("exec [--] COMMAND")));
+        let raw: OsString = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+        assert_eq!(parse([raw.clone()].into_iter()), Ok(Job::Command(vec![raw.clone()])));
+        assert_eq!(parse(["--label".into(), raw].into_iter()).unwrap_err().code, 64);
+    }
+
+    #[test]
     fn bad_calls_say_what_is_bad() {
         for (line, named) in [
             ("status --jsn", "--jsn"),
@@ -234,7 +291,10 @@ mod tests {
             ("wait --timeout -1", "-1"),
             ("wait --timeout inf", "inf"),
             ("health now", "now"),
-            ("bash -l", "bash"),
+            ("exec", "lacks the command"),
+            ("exec --", "lacks the command"),
+            ("exec --loud true", "--loud"),
+            ("helper nothing", "nothing"),
         ] {
             let failure = job(line).unwrap_err();
             assert_eq!(failure.code, 64, "{line}");

@@ -18,16 +18,16 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ask::WARN_DAYS;
+use crate::command::{Command, Foreground};
 use crate::ground::{DataRoot, Steps};
 use crate::http::{Asked, Heard, Question, Watch};
 use crate::lines::Lines;
 use crate::log::{self, Level, Log};
 use crate::notify::Notifications;
 use crate::process;
-use crate::reaper;
+use crate::reaper::{self, Fate};
 use crate::services::{Config, Service};
 use crate::settings::Settings;
-use crate::signals::{self, Meaning};
 use crate::status::StatusSocket;
 use crate::supervisor::{Action, End, Event, Moment, Outcome, Policy, Signal, Supervisor};
 use crate::tls::Certificates;
@@ -64,12 +64,23 @@ pub(crate) struct Prepared {
     pub(crate) signals: SignalFd,
     pub(crate) notifications: Notifications,
     pub(crate) status_socket: StatusSocket,
+    /// For whose sake the host is there, if for one's.
+    pub(crate) command: Option<Command>,
 }
 
 /// How the host ended, with the last lines of the service that is to blame.
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
     pub(crate) tail: Vec<String>,
+    /// Whether the host came so far as to run the command that it is there for.
+    pub(crate) reached_command: bool,
+}
+
+impl Ended {
+    /// Of a host that was never up.
+    pub(crate) fn not_up(outcome: Outcome) -> Self {
+        Self { outcome, tail: Vec::new(), reached_command: false }
+    }
 }
 
 /// What a change of is worth telling those who follow the status.
@@ -98,6 +109,10 @@ struct Host<'log> {
     sync: Option<Syncing>,
     /// When the last sync that came to its end had begun.
     last_sync: Option<OffsetDateTime>,
+    /// The command, while it runs.
+    foreground: Option<Foreground>,
+    /// Whether it was to run by now.
+    reached_command: bool,
     /// The process that syncs the data root at the end, and what it writes.
     flush: Option<(i32, Lines)>,
     began: Instant,
@@ -112,6 +127,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
         stop_timeout: prepared.settings.stop_timeout,
         left_clean: prepared.data_root.last_stop != LastStop::Unclean,
         sync: prepared.settings.sync,
+        command: prepared.command.is_some(),
     };
     let supervisor = Supervisor::new(rules, policy);
     let running = std::mem::take(&mut prepared.services)
@@ -136,6 +152,8 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
         watch: None,
         sync: None,
         last_sync: None,
+        foreground: None,
+        reached_command: false,
         flush: None,
         began,
         ready_ms: None,
@@ -148,7 +166,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
     let outcome = ended.unwrap_or(Outcome::CLEAN);
     let blamed = outcome.blamed.and_then(|service| host.running.get(service));
     let tail = blamed.map(|running| running.tail.iter().cloned().collect()).unwrap_or_default();
-    Ended { tail, outcome }
+    Ended { tail, outcome, reached_command: host.reached_command }
 }
 
 impl Host<'_> {
@@ -209,13 +227,16 @@ impl Host<'_> {
             }
         }
         while let Ok(Some(signal)) = self.prepared.signals.read_signal() {
-            events.extend(signals::meaning(signal.ssi_signo).map(|meaning| match meaning {
-                Meaning::Stop(why) => Event::StopAsked { why },
-                Meaning::Reload => Event::ReloadAsked,
-            }));
+            events.push(Event::Signalled { number: signal.ssi_signo });
         }
-        for (pid, end) in reaper::reap() {
-            events.extend(self.ended(pid, end));
+        for (pid, fate) in reaper::reap() {
+            match (fate, &mut self.foreground) {
+                (Fate::Ended(end), _) => events.extend(self.ended(pid, end)),
+                (Fate::Stopped(signal), Some(foreground)) if foreground.pid == pid => {
+                    foreground.stopped(signal);
+                }
+                (Fate::Stopped(_), _) => {}
+            }
         }
         events.push(Event::Tick);
         for event in events {
@@ -251,6 +272,10 @@ impl Host<'_> {
             }
             let said = sync.output.rest().into_iter().next().unwrap_or_else(|| "it was killed".to_owned());
             return Some(Event::Synced { trouble: Some(said) });
+        }
+        if let Some(foreground) = self.foreground.take_if(|foreground| foreground.pid == pid) {
+            foreground.ended();
+            return Some(Event::CommandEnded { end });
         }
         let service = self.running.iter().position(|running| running.pid == Some(pid))?;
         self.read_output(service, true);
@@ -336,6 +361,17 @@ impl Host<'_> {
                     process::send(pid, Unix::SIGKILL);
                 }
             }
+            Action::RunCommand => return self.run_command(),
+            Action::PassOn { number } => {
+                if let Some(foreground) = &mut self.foreground {
+                    foreground.signal(number);
+                }
+            }
+            Action::EndCommand { signal } => {
+                if let Some(foreground) = &mut self.foreground {
+                    foreground.end(signal == Signal::Kill);
+                }
+            }
             Action::Announce { first } => self.announce(first),
             Action::Say { level, message } => self.log.line(level, "dind-init", &message),
             Action::Exit(_) => {}
@@ -361,6 +397,17 @@ impl Host<'_> {
                 Event::Spawned { service, pid: started.pid }
             }
             Err(e) => Event::SpawnFailed { service, why: e.to_string() },
+        }
+    }
+
+    fn run_command(&mut self) -> Option<Event> {
+        self.reached_command = true;
+        match self.prepared.command.as_ref()?.start() {
+            Ok(foreground) => {
+                self.foreground = Some(foreground);
+                None
+            }
+            Err(failure) => Some(Event::CommandNotRun { failure }),
         }
     }
 

@@ -46,8 +46,8 @@ impl Door {
 pub(crate) enum NotUp {
     /// Something that a user must read.
     Failed(Failure),
-    /// It was asked to stop; the signal's name.
-    Stopped(String),
+    /// It was asked to stop; the signal's name and number.
+    Stopped { why: String, number: u32 },
 }
 
 impl From<Failure> for NotUp {
@@ -142,7 +142,7 @@ impl Helper {
                 && let Ok(Some(signal)) = signals.read_signal()
             {
                 if let Some(signals::Meaning::Stop(why)) = signals::meaning(signal.ssi_signo) {
-                    return Err(NotUp::Stopped(why));
+                    return Err(NotUp::Stopped { why, number: signal.ssi_signo });
                 }
             }
             reaper::reap();

@@ -13,9 +13,11 @@
 
 mod arguments;
 mod ask;
+mod command;
 mod doctor;
 mod engine_config;
 mod event_loop;
+mod exec;
 mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -38,8 +40,10 @@ mod signals;
 mod status;
 mod supervisor;
 mod sync;
+mod terminal;
 mod tls;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -47,12 +51,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dind_contract::paths::{NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
+use dind_contract::paths::{self, NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
 use dind_contract::status::{Endpoint, Phase, Service, ServiceState};
 use dind_contract::{Finding, Status, exit};
 use time::OffsetDateTime;
 
 use arguments::Job;
+use command::Command;
 use event_loop::{Ended, Prepared};
 use failure::Failure;
 use ground::{Authorities, DataRoot, Ground, Probed, Steps};
@@ -61,6 +66,7 @@ use log::{Log, Output};
 use notify::Notifications;
 use settings::{Listen, Settings};
 use status::StatusSocket;
+use supervisor::Outcome;
 
 /// How long readers may take for the last lines, all in all. A host ends in time, read or not.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -76,7 +82,9 @@ pub fn main() -> ExitCode {
         std::process::exit(exit::FAILED.into());
     }));
     let result = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Job::Host(options)) => host(&options, began),
+        Ok(Job::Host(options)) => host(&options, None, began),
+        Ok(Job::Command(words)) => for_command(&words, began),
+        Ok(Job::Exec(words)) => exec::run(&words, std::env::vars_os()),
         Ok(Job::Status { json }) => ask::status(json),
         Ok(Job::Wait { timeout }) => ask::wait(timeout),
         Ok(Job::Health) => ask::health(),
@@ -110,8 +118,15 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Runs a host for a command. What goes wrong before that could run is 125, whatever it is: the other codes are the command's.
+fn for_command(words: &[OsString], began: Instant) -> Result<ExitCode, Failure> {
+    // Looked for first: whoever has misspelt it need not wait for an engine.
+    let command = Command::find(words, std::env::vars_os())?.on_host();
+    host(&[], Some(command), began).map_err(|failure| Failure { code: exit::NO_COMMAND, ..failure })
+}
+
 /// Runs a host, from the first to the last moment.
-fn host(options: &[String], began: Instant) -> Result<ExitCode, Failure> {
+fn host(options: &[String], command: Option<Command>, began: Instant) -> Result<ExitCode, Failure> {
     let system = |what: &'static str| {
         move |e: io::Error| {
             Failure::failed(
@@ -123,32 +138,44 @@ fn host(options: &[String], began: Instant) -> Result<ExitCode, Failure> {
     let signals = signals::take_over().map_err(system("take over signals"))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| system("become a subreaper")(e.into()))?;
     let settings = Settings::load(std::env::vars_os(), options, read_if_there)?;
-    let mut log = Log::new(settings.log, Output::standard(1));
-    let result =
-        bring_up(settings, signals, &mut log).map(|prepared| event_loop::run(prepared, &mut log, began));
-    let failed = match result {
-        Ok(Ended { outcome, tail }) => {
-            log.info(&format!("stopped, exit code {}", outcome.code()));
-            outcome.failure.map(|failure| (failure, tail))
-        }
-        Err(NotUp::Failed(failure)) => Some((failure, Vec::new())),
-        Err(NotUp::Stopped(why)) => {
-            log.info(&format!("stopped before it was up, because of {why}, exit code 0"));
-            None
+    let has_command = command.is_some();
+    let output = if has_command { Output::Held } else { Output::standard(1) };
+    let mut log = Log::new(settings.log, output);
+    let ended = match bring_up(settings, signals, command, &mut log) {
+        Ok(prepared) => event_loop::run(prepared, &mut log, began),
+        Err(NotUp::Failed(failure)) => Ended::not_up(Outcome { failure: Some(failure), ..Outcome::CLEAN }),
+        Err(NotUp::Stopped { why, number }) => {
+            log.info(&format!("stopped before it was up, because of {why}"));
+            // As if the signal had ended the command: whoever waits for its code must not take it for done.
+            let number = i32::try_from(number).unwrap_or_default();
+            let code = has_command.then(|| exit::killed_by(number));
+            Ended::not_up(Outcome { code, ..Outcome::CLEAN })
         }
     };
+    let code = match has_command && !ended.reached_command && ended.outcome.code.is_none() {
+        true => exit::NO_COMMAND,
+        false => ended.outcome.code(),
+    };
+    let failed = ended.outcome.failure.filter(|_| ended.outcome.code.is_none());
+    if failed.is_none() {
+        log.info(&format!("stopped, exit code {code}"));
+    }
     let deadline = Instant::now() + LAST_WORDS;
     log.drain(deadline);
-    let Some((failure, tail)) = failed else { return Ok(ExitCode::SUCCESS) };
-    let tail: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
-    log::last_words(&format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help), deadline);
-    Ok(ExitCode::from(failure.code))
+    let Some(failure) = failed else { return Ok(ExitCode::from(code)) };
+    // Whoever waits for a command that never ran sees why. Otherwise all but its own words are in the log.
+    let shown = if has_command && !ended.reached_command { log.kept() } else { Vec::new() };
+    let tail: String = ended.tail.iter().map(|line| format!("  | {line}\n")).collect();
+    let words = format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help);
+    log::last_words(&(String::from_utf8_lossy(&shown) + words.as_str()), deadline);
+    Ok(ExitCode::from(code))
 }
 
 /// Everything before the first service starts.
 fn bring_up(
     settings: Settings,
     signals: nix::sys::signalfd::SignalFd,
+    command: Option<Command>,
     log: &mut Log,
 ) -> Result<Prepared, NotUp> {
     let role = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
@@ -172,6 +199,7 @@ fn bring_up(
             return Err(failure.into());
         }
     };
+    log.keep(Path::new(paths::LOG));
     let certificates = match &settings.listen {
         Listen::Local | Listen::Plain => None,
         Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
@@ -225,6 +253,7 @@ fn bring_up(
         signals,
         notifications,
         status_socket: door.socket,
+        command,
     })
 }
 

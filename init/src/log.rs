@@ -4,10 +4,11 @@
 //! the oldest lines, and is told how many. Nothing here blocks, panics or fails.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ use time::format_description::well_known::Rfc3339;
 
 /// The most that waits for a slow reader, in bytes.
 const RING: usize = 256 * 1024;
+/// The most that a file holds before it is put aside, in bytes.
+const KEPT: usize = 1024 * 1024;
 /// The longest line, in bytes of its message; the rest is cut off, visibly.
 pub(crate) const LONGEST: usize = 16 * 1024;
 
@@ -63,6 +66,28 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(format: Format, out: Output) -> Self {
         Self { format, out, ring: Ring::default() }
+    }
+
+    /// From here on, what was held back goes into a file. Where none can be made, the last lines go on being held.
+    pub(crate) fn keep(&mut self, path: &Path) {
+        if matches!(self.out, Output::Held)
+            && let Ok(kept) = Kept::open(path)
+        {
+            self.out = Output::Kept(kept);
+            self.flush();
+        }
+    }
+
+    /// What was kept or held of it.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        if let Output::Kept(kept) = &self.out {
+            for path in [before(&kept.path), kept.path.clone()] {
+                all.extend(fs::read(path).unwrap_or_default());
+            }
+        }
+        all.extend(self.ring.lines.iter().flatten());
+        all
     }
 
     pub(crate) fn info(&mut self, message: &str) {
@@ -193,8 +218,43 @@ pub(crate) enum Output {
     /// What else cannot be opened anew (there is no /proc yet): poll(2) says before each write whether it would block, which
     /// for a pipe is true of as much as is written at once.
     Shared(OwnedFd),
+    /// A file of bounded size: standard output is a command's.
+    Kept(Kept),
+    /// The same, before there is a place for it.
+    Held,
     /// Nobody reads.
     Gone,
+}
+
+/// A log in a file. When it is full it is put aside as `PATH.1`, in place of the one before it.
+pub(crate) struct Kept {
+    path: PathBuf,
+    file: File,
+    bytes: usize,
+}
+
+impl Kept {
+    fn open(path: &Path) -> io::Result<Self> {
+        let options = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        let file = options?;
+        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        Ok(Self { path: path.to_owned(), file, bytes })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes >= KEPT {
+            fs::rename(&self.path, before(&self.path))?;
+            *self = Self::open(&self.path)?;
+        }
+        let written = self.file.write(bytes)?;
+        self.bytes += written;
+        Ok(written)
+    }
+}
+
+/// Where the older half of a log in a file is.
+fn before(path: &Path) -> PathBuf {
+    path.with_extension("1")
 }
 
 impl Output {
@@ -233,6 +293,8 @@ impl Output {
                 }
                 Ok(nix::unistd::write(&*fd, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes))?)
             }
+            Self::Kept(kept) => kept.write(bytes),
+            Self::Held => Err(io::ErrorKind::WouldBlock.into()),
             Self::Gone => Ok(bytes.len()),
         }
     }
@@ -241,7 +303,8 @@ impl Output {
         match self {
             Self::File(file) => Some(file.as_fd()),
             Self::Socket(fd) | Self::Shared(fd) => Some(fd.as_fd()),
-            Self::Gone => None,
+            // A file never keeps its writer waiting.
+            Self::Kept(_) | Self::Held | Self::Gone => None,
         }
     }
 }

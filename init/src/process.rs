@@ -11,6 +11,11 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::{Pid, setsid};
 
+/// The program that this process runs.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
+/// The word before what a host wants of other processes of its own program.
+pub(crate) const HELPER: &str = "helper";
+
 /// A process that was started, and what it writes.
 pub(crate) struct Started {
     pub(crate) pid: i32,
@@ -56,7 +61,7 @@ pub(crate) fn start(
     Ok(Started { pid, output })
 }
 
-/// Starts this very program again, for work that may hang: the loop must not.
+/// Starts this very program again (`dind-init helper ARGUMENTS`), for work that may hang: the loop must not.
 ///
 /// # Errors
 /// What fork(2) or execve(2) said.
@@ -64,7 +69,8 @@ pub(crate) fn start_ourselves(
     arguments: &[String],
     environment: &BTreeMap<String, OsString>,
 ) -> io::Result<Started> {
-    start(OsStr::new("/proc/self/exe"), arguments, environment)
+    let arguments: Vec<String> = [HELPER.to_owned()].into_iter().chain(arguments.iter().cloned()).collect();
+    start(OsStr::new(OURSELVES), &arguments, environment)
 }
 
 /// Sends a signal to one process. That it has ended meanwhile is no error.

@@ -12,6 +12,7 @@ use dind_contract::{API_PORT, PLAIN_PORT, paths};
 use crate::engine_config::EngineConfig;
 use crate::ground::Ground;
 use crate::options::tcp_port;
+use crate::process;
 use crate::settings::{Listen, Settings};
 use crate::supervisor::Rules;
 
@@ -63,7 +64,7 @@ pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) ->
     let relayed: Vec<IpAddr> = ground.relayed().collect();
     if !relayed.is_empty() {
         // It starts before dockerd and ends after it: containers ask for names as long as they run.
-        all.insert(1, (resolver(&relayed), PathBuf::from("/proc/self/exe")));
+        all.insert(1, (resolver(&relayed), PathBuf::from(process::OURSELVES)));
         if let Some((dockerd, _)) = all.last_mut() {
             dockerd.rules.uses.push(1);
         }
@@ -82,7 +83,9 @@ fn resolver(servers: &[IpAddr]) -> Service {
             holds_containers: false,
             essential: false,
         },
-        arguments: std::iter::once("resolver".to_owned())
+        arguments: [process::HELPER, "resolver"]
+            .map(str::to_owned)
+            .into_iter()
             .chain(servers.iter().map(IpAddr::to_string))
             .collect(),
         environment: BTreeMap::new(),

@@ -32,6 +32,8 @@ pub(crate) const SEE_LOG: &str =
 /// The moments of a stop, each the latest for what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
+    /// Whoever works on the host may go on until here: half of the time that containers have.
+    pub(crate) work: Moment,
     /// Containers may take until here to end by their own means.
     pub(crate) containers: Moment,
     /// The service that holds containers may take until here.
@@ -52,8 +54,10 @@ impl Schedule {
         let planned = asked + stop_timeout.saturating_sub(MARGIN);
         let after = ((planned - asked) * 2 / 3).min(Duration::from_secs(4));
         let late = |hundredths: u32| planned + MARGIN * hundredths / 100;
+        let containers = planned - after;
         Self {
-            containers: planned - after,
+            work: asked + (containers - asked) / 2,
+            containers,
             holder: late(45),
             services: late(55),
             strays: late(60),
@@ -64,8 +68,19 @@ impl Schedule {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Services { end_containers: Moment },
-    Strays { since: Moment, look: Moment, killed: bool },
+    /// The command in the foreground comes first: it works with the engine.
+    Command {
+        until: Moment,
+        killed: bool,
+    },
+    Services {
+        end_containers: Moment,
+    },
+    Strays {
+        since: Moment,
+        look: Moment,
+        killed: bool,
+    },
     Flush,
     Done,
 }
@@ -94,16 +109,45 @@ impl Stop {
         Self { schedule, step, outcome, clean, asked, hurried: false, containers_killed: false }
     }
 
+    /// A command runs in the foreground: nothing else is asked to end before it has ended.
+    pub(crate) fn end_command_first(&mut self, actions: &mut Vec<Action>) {
+        self.step = Step::Command { until: self.schedule.work, killed: false };
+        actions.push(Action::EndCommand { signal: Signal::Terminate });
+    }
+
+    /// It has ended with this code.
+    pub(crate) fn command_ended(&mut self, code: u8) {
+        // Where the host has failed under it, that is what there is to say.
+        if self.outcome.failure.is_none() {
+            self.outcome.code.get_or_insert(code);
+        }
+        if matches!(self.step, Step::Command { .. }) {
+            self.step = Step::Services { end_containers: self.end_containers() };
+        }
+    }
+
+    /// The host ends with this code, whatever else happens.
+    pub(crate) fn ends_with(&mut self, code: u8) {
+        self.outcome.code = Some(code);
+    }
+
+    /// Until when containers may end by their own means.
+    fn end_containers(&self) -> Moment {
+        if self.hurried { Moment::ZERO } else { self.schedule.containers }
+    }
+
     /// Somebody asks for a stop that is under way. Who asked before cannot wait: containers get no more time. Nothing that
     /// protects data is skipped.
     pub(crate) fn asked_again(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
         let first = !std::mem::replace(&mut self.asked, true);
-        if let Step::Services { end_containers } = &mut self.step
-            && !first
-            && !self.hurried
-        {
+        let (Step::Command { until: latest, .. } | Step::Services { end_containers: latest }) =
+            &mut self.step
+        else {
+            return;
+        };
+        if !first && !self.hurried {
             say(actions, Level::Info, format!("hurrying, because of another {why}"));
-            *end_containers = now.min(*end_containers);
+            *latest = now.min(*latest);
             self.hurried = true;
         }
     }
@@ -144,6 +188,7 @@ impl Stop {
     /// When the stop must hear of the time again.
     pub(crate) fn deadline(&self, units: &[Unit]) -> Option<Moment> {
         match self.step {
+            Step::Command { until, .. } => Some(until),
             Step::Services { end_containers } => (0..units.len())
                 .filter_map(|service| {
                     let unit = units.get(service)?;
@@ -165,6 +210,18 @@ impl Stop {
 
     /// Does what is due, and takes the next step when one is over.
     pub(crate) fn advance(&mut self, now: Moment, units: &mut [Unit], actions: &mut Vec<Action>) {
+        if let Step::Command { until, killed } = self.step
+            && now >= until
+        {
+            if killed {
+                say(actions, Level::Error, "the command cannot be killed and is left behind");
+                self.step = Step::Services { end_containers: self.end_containers() };
+            } else {
+                say(actions, Level::Info, "the command has not ended in time and is killed");
+                actions.push(Action::EndCommand { signal: Signal::Kill });
+                self.step = Step::Command { until: now + AGAIN, killed: true };
+            }
+        }
         if let Step::Services { end_containers } = self.step {
             self.end_services(now, units, actions);
             if units.iter().all(|unit| unit.life == Life::Stopped) {
@@ -270,7 +327,7 @@ impl Stop {
         say(actions, Level::Error, cause.clone());
         self.clean = false;
         if self.outcome.failure.is_none() {
-            self.outcome = Outcome { failure: Some(Failure::failed(cause, help)), blamed: None };
+            self.outcome.failure = Some(Failure::failed(cause, help));
         }
     }
 

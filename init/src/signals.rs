@@ -1,9 +1,10 @@
 //! Signals: all of them are blocked and read from one descriptor, so that none interrupts anything.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signalfd::SignalFd;
 
 /// Docker sends `STOPSIGNAL SIGRTMIN+3` as 37. The number is the kernel's: a C library may keep the first ones for itself,
 /// so its SIGRTMIN is 34 or 35.
@@ -27,7 +28,23 @@ pub(crate) fn take_over() -> io::Result<SignalFd> {
     // If it was inherited as ignored, the kernel would reap our children itself and lose their statuses.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     block_all()?;
-    Ok(SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
+    open()
+}
+
+/// Opens a descriptor that tells of all 64 signals: see [`block_all`] for why the C library is not asked.
+fn open() -> io::Result<SignalFd> {
+    let all = u64::MAX;
+    let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
+    // SAFETY: the kernel reads the eight bytes of `all`, the size of its signal set, and writes nothing.
+    let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const all, size_of::<u64>(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor, for us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: it is a signalfd.
+    Ok(unsafe { SignalFd::from_owned_fd(fd) })
 }
 
 /// Blocks all 64 signals. The C library would leave out those it keeps for threads (32 to 34), of which there are none.
@@ -66,6 +83,12 @@ pub(crate) fn meaning(number: u32) -> Option<Meaning> {
         Signal::SIGHUP => Some(Meaning::Reload),
         _ => None,
     }
+}
+
+/// Whether this signal asks a command that runs in the foreground what it asks every process: those by which an engine or an
+/// init below ends a host mean the host. An interrupt is the command's own affair, as it is on a terminal.
+pub(crate) fn is_for_the_host(number: u32) -> bool {
+    number == SIGRTMIN_3 || [libc::SIGTERM, libc::SIGPWR].iter().any(|signal| number == signal.unsigned_abs())
 }
 
 #[cfg(test)]

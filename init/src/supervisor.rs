@@ -3,6 +3,7 @@
 //! There is no clock, no process and no file in here. Time is a [`Moment`] that the caller hands in, and every wait
 //! has a deadline, which [`Supervisor::deadline`] tells. The order of a stop is in [`crate::shutdown`].
 
+mod foreground;
 mod heartbeat;
 mod syncs;
 mod words;
@@ -16,6 +17,7 @@ use crate::failure::Failure;
 use crate::log::Level;
 use crate::settings::OnFailure;
 use crate::shutdown::{SEE_LOG, Stop};
+use foreground::Foreground;
 use heartbeat::Heartbeat;
 use syncs::Syncs;
 pub(crate) use words::{Action, End, Event, Outcome, Rules, Signal};
@@ -99,6 +101,8 @@ pub(crate) struct Policy {
     pub(crate) left_clean: bool,
     /// Whether the data root is synced after each acknowledgement.
     pub(crate) sync: bool,
+    /// Whether a command runs in the foreground once the host is ready, with which it ends.
+    pub(crate) command: bool,
 }
 
 /// The state of a host.
@@ -110,6 +114,7 @@ pub(crate) struct Supervisor {
     started: bool,
     announced: bool,
     was_ready: bool,
+    foreground: Foreground,
     stop: Option<Stop>,
 }
 
@@ -137,6 +142,7 @@ impl Supervisor {
             started: false,
             announced: false,
             was_ready: false,
+            foreground: Foreground::new(policy.command),
             stop: None,
         }
     }
@@ -251,19 +257,18 @@ impl Supervisor {
                 let refusal = last.filter(|_| !spoke);
                 self.ended(now, service, end, &how, refusal, actions);
             }
+            Event::Signalled { number } => self.signalled(now, number, actions),
+            Event::CommandNotRun { failure } => {
+                self.foreground = Foreground::Ended;
+                let outcome = Outcome { failure: Some(failure), ..Outcome::CLEAN };
+                self.begin_stop(now, outcome, actions);
+            }
+            Event::CommandEnded { end } => self.command_ended(now, end, actions),
             Event::StopAsked { why } => match &mut self.stop {
                 Some(stop) => stop.asked_again(now, &why, actions),
                 None => {
                     say(actions, Level::Info, format!("stopping, because of {why}"));
-                    let mut stop = Stop::new(now, self.policy.stop_timeout, Outcome::CLEAN, self.is_clean());
-                    if let Some(unit) = self.units.iter().find(|unit| unit.crashed) {
-                        let cause = format!(
-                            "{} had died and was not back when the stop was asked for",
-                            unit.rules.name
-                        );
-                        stop.spoil(cause, SEE_LOG, actions);
-                    }
-                    self.stop = Some(stop);
+                    self.begin_stop(now, Outcome::CLEAN, actions);
                 }
             },
             Event::ReloadAsked => {
@@ -354,8 +359,8 @@ impl Supervisor {
         if let Some(failure) = verdict(unit, self.policy.on_failure, end, how, refusal) {
             unit.life = Life::Stopped;
             say(actions, Level::Error, format!("stopping, because {}", failure.cause));
-            let outcome = Outcome { failure: Some(failure), blamed: Some(service) };
-            self.stop = Some(Stop::new(now, self.policy.stop_timeout, outcome, self.is_clean()));
+            let outcome = Outcome { failure: Some(failure), blamed: Some(service), ..Outcome::CLEAN };
+            self.begin_stop(now, outcome, actions);
             return;
         }
         let doublings = unit.deaths.len().saturating_sub(1).min(DEATHS);
@@ -363,6 +368,21 @@ impl Supervisor {
         unit.restarts += 1;
         unit.life = Life::Backoff { until: now + wait };
         say(actions, Level::Error, format!("{name} {how}; it is started again in {} ms", wait.as_millis()));
+    }
+
+    /// Begins the stop. What shall end with `outcome`, if it does not get worse.
+    fn begin_stop(&mut self, now: Moment, outcome: Outcome, actions: &mut Vec<Action>) {
+        let asked = outcome.failure.is_none();
+        let runs = self.foreground == Foreground::Running;
+        let mut stop = Stop::new(now, self.policy.stop_timeout, outcome, self.is_clean());
+        if let Some(unit) = self.units.iter().find(|unit| asked && unit.crashed) {
+            let cause = format!("{} had died and was not back when the stop was asked for", unit.rules.name);
+            stop.spoil(cause, SEE_LOG, actions);
+        }
+        if runs {
+            stop.end_command_first(actions);
+        }
+        self.stop = Some(stop);
     }
 
     /// Whether a stop from here leaves the data root in order: nothing has crashed, and what the host before this one left
@@ -444,6 +464,7 @@ impl Supervisor {
         if ready && !self.announced {
             actions.push(Action::Announce { first: !self.was_ready });
             self.was_ready = true;
+            self.foreground.run(actions);
         }
         self.announced = ready;
     }

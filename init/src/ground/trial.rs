@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
 use crate::ask;
+use crate::process;
 
 /// Longer than a trial takes on any machine, in seconds.
 const DEADLINE: u32 = 10;
@@ -59,8 +60,11 @@ pub(crate) struct Trial {
     reason = "the probes are an ordinary program, which waits for its children"
 )]
 pub(super) fn probe() -> Trial {
-    let output =
-        Command::new("/proc/self/exe").arg("trial").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let output = Command::new(process::OURSELVES)
+        .args([process::HELPER, "trial"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
     output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default()
 }
 

@@ -16,7 +16,7 @@ fn rules(name: &'static str, uses: &[usize]) -> Rules {
 }
 
 fn policy(on_failure: OnFailure, left_clean: bool) -> Policy {
-    Policy { on_failure, stop_timeout: Duration::from_secs(10), left_clean, sync: false }
+    Policy { on_failure, stop_timeout: Duration::from_secs(10), left_clean, sync: false, command: false }
 }
 
 fn engine(on_failure: OnFailure) -> Supervisor {
@@ -43,7 +43,13 @@ pub(super) fn exited(service: usize, end: End) -> Event {
 
 /// A host that is ready at 100 ms.
 fn ready(on_failure: OnFailure) -> Supervisor {
-    let mut host = engine(on_failure);
+    let (host, actions) = become_ready(engine(on_failure));
+    assert_eq!(actions, [Action::Announce { first: true }]);
+    host
+}
+
+/// What a host does when it becomes ready, at 100 ms.
+fn become_ready(mut host: Supervisor) -> (Supervisor, Vec<Action>) {
     assert_eq!(
         done(host.handle(ms(0), Event::Start)),
         [Action::Spawn { service: 0 }, Action::Spawn { service: 1 }]
@@ -60,13 +66,134 @@ fn ready(on_failure: OnFailure) -> Supervisor {
     assert!(done(host.handle(ms(95), Event::Pinged { service: 1, answered: false })).is_empty());
     assert_eq!(host.deadline(), Some(ms(145)));
     assert_eq!(host.phase(), Phase::Starting);
-    assert_eq!(
-        done(host.handle(ms(100), Event::Pinged { service: 1, answered: true })),
-        [Action::Announce { first: true }]
-    );
+    let actions = done(host.handle(ms(100), Event::Pinged { service: 1, answered: true }));
     assert_eq!(host.phase(), Phase::Ready);
     assert_eq!(host.deadline(), Some(ms(10_100)), "an idle host wakes only to ask whether dockerd answers");
+    (host, actions)
+}
+
+/// A host for a command, before it is ready.
+fn for_command() -> Supervisor {
+    let services = vec![rules("containerd", &[]), rules("dockerd", &[0])];
+    Supervisor::new(services, Policy { command: true, ..policy(OnFailure::Restart, true) })
+}
+
+/// The same at 100 ms: the command runs.
+fn with_command() -> Supervisor {
+    let (host, actions) = become_ready(for_command());
+    assert_eq!(actions, [Action::Announce { first: true }, Action::RunCommand]);
     host
+}
+
+/// Goes through the rest of a stop in which everything ends as it is asked to; what the host ends with.
+fn end(host: &mut Supervisor, now: Moment) -> Outcome {
+    host.handle(now, exited(1, End::Code(0)));
+    host.handle(now, exited(0, End::Code(0)));
+    host.handle(now, Event::StraysLeft { count: 0 });
+    let actions = done(host.handle(now, Event::Flushed { done: true }));
+    let [Action::Exit(outcome)] = &actions[..] else { panic!("it has not ended: {actions:?}") };
+    outcome.clone()
+}
+
+const TERM: Event = Event::Signalled { number: 15 };
+const INT: Event = Event::Signalled { number: 2 };
+
+#[test]
+fn a_host_ends_with_its_command_and_as_that_did() {
+    for (ended, code) in [(End::Code(0), 0), (End::Code(7), 7), (End::Signal(9), 137)] {
+        let mut host = with_command();
+        assert_eq!(done(host.handle(ms(1000), Event::CommandEnded { end: ended })), [terminate(1)]);
+        assert_eq!(end(&mut host, ms(1100)), Outcome { code: Some(code), ..Outcome::CLEAN });
+    }
+    // What goes wrong afterwards is in the log, and not the command's fault.
+    let mut host = with_command();
+    host.handle(ms(1000), Event::CommandEnded { end: End::Code(3) });
+    host.handle(ms(1010), exited(1, End::Code(1)));
+    host.handle(ms(1010), exited(0, End::Code(0)));
+    assert_eq!(done(host.handle(ms(1010), Event::StraysLeft { count: 0 })), [Action::Flush { clean: false }]);
+    let actions = done(host.handle(ms(1010), Event::Flushed { done: true }));
+    assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code() == 3), "{actions:?}");
+}
+
+#[test]
+fn a_command_runs_once_and_never_when_the_host_is_stopping() {
+    let mut host = with_command();
+    host.handle(ms(1000), exited(1, End::Code(1)));
+    host.handle(ms(1100), Event::Tick);
+    host.handle(ms(1101), Event::Spawned { service: 1, pid: 20 });
+    host.handle(ms(1102), Event::Notified { service: 1 });
+    let again = done(host.handle(ms(1103), Event::Pinged { service: 1, answered: true }));
+    assert_eq!(again, [Action::Announce { first: false }]);
+
+    let mut host = for_command();
+    host.handle(ms(0), Event::Start);
+    for service in 0..2 {
+        host.handle(ms(1), Event::Spawned { service, pid: 10 });
+    }
+    // As if the signal had ended the command.
+    host.handle(ms(50), INT);
+    host.handle(ms(60), Event::Notified { service: 1 });
+    assert!(done(host.handle(ms(61), Event::Pinged { service: 1, answered: true })).is_empty());
+    assert_eq!(end(&mut host, ms(100)).code(), 130);
+}
+
+#[test]
+fn signals_are_the_commands_but_for_those_that_end_the_host() {
+    let mut host = with_command();
+    for number in (1..=64).filter(|number| ![15, 30, 37].contains(number)) {
+        let actions = done(host.handle(ms(500), Event::Signalled { number }));
+        assert_eq!(actions, [Action::PassOn { number }]);
+    }
+    for number in [15, 30, 37] {
+        let mut host = with_command();
+        let actions = done(host.handle(ms(500), Event::Signalled { number }));
+        assert_eq!(actions, [Action::EndCommand { signal: Signal::Terminate }]);
+        // It may go on until half of the containers' time is over, and nothing it works with ends before it.
+        assert_eq!(host.deadline(), Some(ms(3_000)));
+        assert_eq!(done(host.handle(ms(600), INT)), [Action::PassOn { number: 2 }]);
+        assert_eq!(done(host.handle(ms(700), Event::CommandEnded { end: End::Signal(15) })), [terminate(1)]);
+        assert_eq!(end(&mut host, ms(800)).code(), 143);
+    }
+}
+
+#[test]
+fn a_command_that_does_not_end_is_killed_in_time() {
+    let mut host = with_command();
+    host.handle(ms(1000), TERM);
+    let kill = Action::EndCommand { signal: Signal::Kill };
+    assert_eq!(done(host.handle(ms(3_500), Event::Tick)), [kill.clone()]);
+    assert_eq!(done(host.handle(ms(3_510), Event::CommandEnded { end: End::Signal(9) })), [terminate(1)]);
+    // Containers have the other half.
+    assert_eq!(host.deadline(), Some(ms(6_000)));
+    assert_eq!(end(&mut host, ms(4_000)).code(), 137);
+
+    // One in the kernel's hands does not keep the rest from a clean end; and who asks again need not wait for it.
+    let mut host = with_command();
+    host.handle(ms(1000), TERM);
+    assert_eq!(done(host.handle(ms(1_500), TERM)), [kill]);
+    assert_eq!(done(host.handle(ms(1_750), Event::Tick)), [terminate(1), Action::EndContainers]);
+}
+
+#[test]
+fn a_command_that_cannot_run_ends_the_host_with_its_reason() {
+    let mut host = with_command();
+    let failure = Failure { code: 126, cause: "cannot run x".into(), help: String::new() };
+    assert_eq!(done(host.handle(ms(110), Event::CommandNotRun { failure: failure.clone() })), [terminate(1)]);
+    assert_eq!(end(&mut host, ms(200)), Outcome { failure: Some(failure), ..Outcome::CLEAN });
+}
+
+#[test]
+fn where_the_host_fails_under_a_command_that_is_what_it_ends_with() {
+    let mut host = with_command();
+    for death in 0..5 {
+        host.handle(ms(1000 + death), exited(0, End::Code(1)));
+        host.handle(ms(1000 + death), Event::Tick);
+        host.units[0].life =
+            Life::Starting { pid: Some(9), since: ms(1000), notice: ms(90_000), ping: None, killed: false };
+    }
+    assert_eq!(host.phase(), Phase::Stopping);
+    assert_eq!(done(host.handle(ms(1100), Event::CommandEnded { end: End::Signal(15) })), [terminate(1)]);
+    assert_eq!(end(&mut host, ms(1200)).code(), 70);
 }
 
 #[test]
@@ -187,7 +314,7 @@ fn a_service_that_dies_is_started_again_with_backoff_and_fails_for_good_at_the_f
     host.handle(now, exited(0, End::Code(0)));
     host.handle(now, Event::StraysLeft { count: 0 });
     let actions = done(host.handle(now, Event::Flushed { done: true }));
-    let [Action::Exit(Outcome { failure: Some(failure), blamed: Some(1) })] = &actions[..] else {
+    let [Action::Exit(Outcome { failure: Some(failure), blamed: Some(1), .. })] = &actions[..] else {
         panic!("{actions:?}");
     };
     assert_eq!(failure.code, 70);

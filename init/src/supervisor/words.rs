@@ -76,10 +76,16 @@ pub(crate) enum Event {
     Finished { service: usize },
     /// The service's process ended. `spoke`: it had logged an event; `last`: its last line that was none.
     Exited { service: usize, end: End, spoke: bool, last: Option<String> },
+    /// A signal came; its number is the kernel's.
+    Signalled { number: u32 },
     /// Somebody asked for a clean stop; asked again, it hurries.
     StopAsked { why: String },
     /// Somebody asked dockerd to read its configuration again.
     ReloadAsked,
+    /// The command could not be run.
+    CommandNotRun { failure: Failure },
+    /// The command's process ended.
+    CommandEnded { end: End },
     /// So many processes of ours are left, besides services.
     StraysLeft { count: usize },
     /// The data root is on disk, or could not be brought there.
@@ -109,6 +115,12 @@ pub(crate) enum Action {
     Flush { clean: bool },
     /// Wait no longer for the flush.
     AbandonFlush,
+    /// Run the command in the foreground; answer with `CommandNotRun` if that fails, and with `CommandEnded` when it is over.
+    RunCommand,
+    /// Pass a signal on to it.
+    PassOn { number: u32 },
+    /// Ask it to end, or kill it.
+    EndCommand { signal: Signal },
     /// Say that the host is ready (`first`: for the first time).
     Announce { first: bool },
     /// Put a line into the log.
@@ -128,6 +140,8 @@ pub(crate) enum Signal {
 /// How a host ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
+    /// What the command ended with, or why it never ran: then no failure of the host's matters to whoever asked for it.
+    pub(crate) code: Option<u8>,
     /// What a user must read, if anything.
     pub(crate) failure: Option<Failure>,
     /// The service whose last lines belong to it.
@@ -135,10 +149,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) const CLEAN: Self = Self { failure: None, blamed: None };
+    pub(crate) const CLEAN: Self = Self { code: None, failure: None, blamed: None };
 
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
-        self.failure.as_ref().map_or(exit::CLEAN, |failure| failure.code)
+        self.code.or(self.failure.as_ref().map(|failure| failure.code)).unwrap_or(exit::CLEAN)
     }
 }

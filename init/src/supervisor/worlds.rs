@@ -54,6 +54,38 @@ fn habits() -> impl Strategy<Value = Habits> {
         })
 }
 
+/// How a made-up command behaves.
+#[derive(Debug, Clone)]
+struct Errand {
+    runs: bool,
+    ends_after: Option<u64>,
+    ends_after_term: Option<u64>,
+    ends_after_kill: Option<u64>,
+    code: u8,
+}
+
+fn errand() -> impl Strategy<Value = Errand> {
+    let time = |most: u64| proptest::option::weighted(0.8, 0..most);
+    (proptest::bool::weighted(0.9), time(90_000), time(20_000), time(100), 0u8..3).prop_map(|it| Errand {
+        runs: it.0,
+        ends_after: it.1,
+        ends_after_term: it.2,
+        ends_after_kill: it.3,
+        code: it.4,
+    })
+}
+
+/// What happened to a made-up command.
+#[derive(Debug, Clone, Copy, Default)]
+struct Errands {
+    alive: bool,
+    was_run: bool,
+    asked: bool,
+    killed: Option<Moment>,
+    /// It ended by itself, before anybody asked it to.
+    done: bool,
+}
+
 /// What happened to a made-up service.
 #[derive(Debug, Clone, Default)]
 struct Fate {
@@ -73,6 +105,8 @@ struct World {
     habits: Vec<Habits>,
     services: Vec<Rules>,
     fates: Vec<Fate>,
+    errand: Option<Errand>,
+    command: Errands,
     strays: u64,
     strays_killed: bool,
     flush_after: Option<u64>,
@@ -117,6 +151,13 @@ impl World {
             Event::SpawnFailed { service, .. } => {
                 self.fates[*service].crashed = self.services[*service].essential;
             }
+            Event::CommandEnded { .. } | Event::CommandNotRun { .. } => {
+                if !self.command.alive {
+                    return false;
+                }
+                self.command.alive = false;
+                self.command.done = self.schedule.is_none() && matches!(event, Event::CommandEnded { .. });
+            }
             Event::StopAsked { .. } => self.hurried = self.schedule.is_some(),
             Event::Synced { .. } => {
                 self.syncing = false;
@@ -151,6 +192,8 @@ impl World {
                 self.later(now, habits.dies_after, Some(service), exited(service, End::Code(1)));
             }
             Action::Signal { service, signal: Signal::Terminate } => {
+                let given_up = self.command.killed.is_some_and(|killed| now >= killed + ms(250));
+                assert!(!self.command.alive || given_up, "the command has what it works with to its end");
                 assert_eq!(self.fates[service].terminated, None, "a third SIGTERM would end dockerd at once");
                 self.fates[service].terminated = Some(now);
                 let end = self.schedule.map(|schedule| schedule.end);
@@ -205,6 +248,36 @@ impl World {
                 let count = usize::try_from(self.strays).unwrap();
                 self.later(now, Some(0), None, Event::StraysLeft { count });
             }
+            Action::RunCommand => {
+                assert!(self.schedule.is_none(), "nothing starts in a stop");
+                assert!(!self.command.was_run, "a command runs once");
+                let errand = self.errand.clone().expect("there is one");
+                self.command = Errands { alive: true, was_run: true, ..Errands::default() };
+                if errand.runs {
+                    let end = End::Code(errand.code);
+                    self.later(now, errand.ends_after, None, Event::CommandEnded { end });
+                } else {
+                    let failure = Failure::failed("made up", "nothing");
+                    self.later(now, Some(0), None, Event::CommandNotRun { failure });
+                }
+            }
+            Action::EndCommand { signal } => {
+                let schedule = self.schedule.expect("asked only in a stop");
+                let errand = self.errand.clone().expect("there is one");
+                assert!(self.command.alive, "nobody is there to end");
+                let after = if signal == Signal::Kill {
+                    assert!(self.command.asked, "asked before it is killed");
+                    assert!(now >= schedule.work || self.hurried, "it had time left");
+                    assert!(now <= schedule.work + ms(1), "killed too late");
+                    self.command.killed = Some(now);
+                    errand.ends_after_kill
+                } else {
+                    self.command.asked = true;
+                    errand.ends_after_term
+                };
+                self.later(now, after, None, Event::CommandEnded { end: End::Code(errand.code) });
+            }
+            Action::PassOn { .. } => panic!("no signal came"),
             Action::Watch => {
                 assert!(self.sync && self.schedule.is_none(), "nobody wants to know");
                 for after in [1, 3, 700, 701] {
@@ -255,6 +328,7 @@ proptest! {
         flush_done in proptest::bool::weighted(0.9),
         sync in any::<bool>(),
         sync_after in 0u64..2_000,
+        errand in proptest::option::of(errand()),
     ) {
         let services: Vec<Rules> = habits
             .iter()
@@ -271,12 +345,14 @@ proptest! {
             .collect();
         let on_failure = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
         let timeout = Duration::from_secs(timeout);
-        let policy = Policy { on_failure, stop_timeout: timeout, left_clean, sync };
+        let policy = Policy { on_failure, stop_timeout: timeout, left_clean, sync, command: errand.is_some() };
         let mut host = Supervisor::new(services.clone(), policy);
         let mut world = World {
             fates: vec![Fate::default(); habits.len()],
             habits,
             services,
+            errand,
+            command: Errands::default(),
             strays,
             strays_killed: false,
             flush_after,
@@ -341,6 +417,9 @@ proptest! {
         let since = stopping_since.unwrap();
         prop_assert!(ended <= since + timeout - ms(200), "{ended:?} after {since:?}");
 
+        if world.command.done {
+            prop_assert_eq!(outcome.code, world.errand.as_ref().map(|errand| errand.code));
+        }
         prop_assert_eq!(world.flushes.len(), 1, "synced once, however it ended");
 
         let was_ready = |id: usize| host.units[id].was_ready;
