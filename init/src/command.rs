@@ -206,8 +206,8 @@ fn look_up(name: &OsStr, path: &OsStr) -> io::Result<PathBuf> {
         let file = if folder.as_os_str().is_empty() { Path::new(".").join(name) } else { folder.join(name) };
         match executable(&file) {
             Ok(()) => return Ok(file),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => worst = e,
-            Err(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => worst = e,
         }
     }
     Err(worst)
@@ -215,7 +215,7 @@ fn look_up(name: &OsStr, path: &OsStr) -> io::Result<PathBuf> {
 
 fn executable(file: &Path) -> io::Result<()> {
     if std::fs::metadata(file)?.is_dir() {
-        return Err(Errno::EACCES.into());
+        return Err(Errno::EISDIR.into());
     }
     Ok(nix::unistd::access(file, nix::unistd::AccessFlags::X_OK)?)
 }

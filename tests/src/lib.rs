@@ -7,6 +7,7 @@
 //!   for tests that need another machine: they name the command that brings one.
 
 mod archive;
+mod binary;
 pub mod campaign;
 mod certificates;
 mod client;
@@ -20,9 +21,11 @@ mod nested;
 mod network;
 mod options;
 mod registry;
+mod terminal;
 mod volume;
 mod wait;
 
+pub use binary::Binary;
 pub use certificates::{Authority, Identity};
 pub use client::Client;
 pub use command::{Call, Ended};
@@ -34,5 +37,6 @@ pub use nested::{POLITE, STUBBORN};
 pub use network::{Neighbour, Network};
 pub use options::{HostOptions, RUN_OPTIONS, image};
 pub use registry::{REGISTRY, REGISTRY_PORT, Registry};
+pub use terminal::Terminal;
 pub use volume::Volume;
 pub use wait::{patience, until, until_equal};
