@@ -17,6 +17,9 @@ use crate::volume::Volume;
 const AT_WORK: u64 = 2500;
 /// Of the kills after an acknowledgement this is the latest, in milliseconds.
 const AFTER: u64 = 300;
+/// A volume lives through this many kills. Work that was cut off leaves images and containers that nobody asks for, and each is looked
+/// at after each kill.
+const LIFE: usize = 25;
 /// Every so many kills the start after one is compared with a clean one.
 const COMPARED: usize = 4;
 
@@ -119,6 +122,7 @@ pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
 struct World {
     engine: Engine,
     ledger: Shared,
+    kills: usize,
     volume: Volume,
 }
 
@@ -134,9 +138,13 @@ struct Campaign<'a> {
 impl Campaign<'_> {
     fn round(&mut self, world: &mut Option<World>) -> Result<String> {
         // Dropped from the last to the first.
-        let World { volume, ledger, mut engine } = match world.take() {
-            Some(world) => world,
-            None => self.begin()?,
+        let World { volume, kills, ledger, mut engine } = match world.take() {
+            Some(world) if world.kills < LIFE => world,
+            // Gone before there is another: one machine has room for one.
+            old => {
+                drop(old);
+                self.begin()?
+            }
         };
         let victim = Victim::choose(self.way, &mut self.random);
         let moment = Moment::choose(&mut self.random, AT_WORK, AFTER);
@@ -178,17 +186,18 @@ impl Campaign<'_> {
         if whole && self.tally.unclean_ms.len().is_multiple_of(COMPARED) {
             self.compare(&engine)?;
         }
-        *world = Some(World { engine, ledger, volume });
+        *world = Some(World { engine, ledger, kills: kills + 1, volume });
         Ok(format!("{}, {}, back after {} ms", victim.name(), moment.name(), took.as_millis()))
     }
 
     fn begin(&self) -> Result<World> {
+        self.registry.clear();
         let volume = Volume::new();
         let engine = self.engine(&volume)?;
         engine.start().context("on an empty volume")?;
         let ledger = Shared::default();
         work::prepare(&engine, &ledger)?;
-        Ok(World { engine, ledger, volume })
+        Ok(World { engine, ledger, kills: 0, volume })
     }
 
     /// Stops the host and starts it again: the time of a clean start with the same content.
