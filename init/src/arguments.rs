@@ -11,6 +11,9 @@ use dind_contract::{paths, variables};
 use crate::failure::Failure;
 use crate::ground::Wanted;
 
+/// What `docker:dind` calls its PID 1. CI systems are told to run it by this name; the image has it as a link to ours.
+pub(crate) const ENTRYPOINT: &str = "dockerd-entrypoint.sh";
+
 /// The job of one call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Job {
@@ -134,7 +137,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         })
         .collect::<Result<Vec<String>, Failure>>()?;
     match words.first().map(String::as_str) {
-        None | Some("dockerd") => Ok(Job::Host(words)),
+        None | Some("dockerd" | ENTRYPOINT) => Ok(Job::Host(words)),
         Some("--help" | "-h" | "help") => Ok(Job::Print(help())),
         Some("--version" | "-v" | "-V") => {
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
@@ -217,6 +220,7 @@ mod tests {
         assert_eq!(job(""), Ok(host(&[])));
         assert_eq!(job("--debug --mtu 1400"), Ok(host(&["--debug", "--mtu", "1400"])));
         assert_eq!(job("dockerd --debug"), Ok(host(&["dockerd", "--debug"])));
+        assert_eq!(job("dockerd-entrypoint.sh"), Ok(host(&["dockerd-entrypoint.sh"])));
         assert_eq!(job("status"), Ok(Job::Status { json: false }));
         assert_eq!(job("status --json"), Ok(Job::Status { json: true }));
         assert_eq!(job("wait"), Ok(Job::Wait { timeout: Duration::from_secs(60) }));

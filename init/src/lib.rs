@@ -154,9 +154,7 @@ fn bring_up(
     let role = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
     log.info(&format!("dind-init {} {role}", env!("CARGO_PKG_VERSION")));
     let mut warnings = settings.warnings.clone();
-    if settings.listen == Listen::Plain {
-        warnings.push("TLS is off: whoever reaches port 2375 or 2376 of this host is root on it".to_owned());
-    }
+    warnings.extend(settings.about_tls());
     let mut steps = Steps::default();
     let programs = ground::check(&settings, &mut steps, log)?;
     let authorities = Authorities::read(&settings)?;
@@ -173,9 +171,11 @@ fn bring_up(
         }
     };
     let certificates = match &settings.listen {
-        Listen::Local | Listen::Plain => None,
+        Listen::Local | Listen::Plain | Listen::Told => None,
         Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
-            let names = tls::names(&settings.names, &surroundings.hostname, &surroundings.addresses);
+            let hosts = read_if_there(Path::new("/etc/hosts")).ok().flatten().unwrap_or_default();
+            let told = [settings.names.clone(), tls::full_names(&hosts, &surroundings.hostname)].concat();
+            let names = tls::names(&told, &surroundings.hostname, &surroundings.addresses);
             let made = tls::prepare(folder, &names, OffsetDateTime::now_utc())?;
             let said = Some(format!("{} in {}", made.said, folder.display()));
             Ok((made, said))
