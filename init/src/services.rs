@@ -246,7 +246,7 @@ mod tests {
         let told = Settings::load([], &arguments, |_| Ok(None)).unwrap();
         let told = shell_words::join(&all_on_plain_ground(&told)[1].arguments);
         assert!(
-            told.contains("--tls=false -H unix:///var/run/docker.sock -H tcp://127.0.0.1:2375"),
+            told.contains("'--tls=false' -H unix:///var/run/docker.sock -H tcp://127.0.0.1:2375"),
             "{told}"
         );
         assert!(!told.contains("0.0.0.0"), "{told}");
