@@ -61,6 +61,58 @@ fn a_client_needs_nothing_but_the_usual_variables() {
     }
 }
 
+/// A job that starts with its host, as runners do it, and goes by the port. The volume has the certificate of a host that is gone.
+#[test]
+fn whoever_finds_the_port_open_finds_the_certificate_there() {
+    let (network, certificates) = (Network::new(&[]), Volume::new());
+    let mount = format!("{}:/certs/client", certificates.name());
+    drop(on_a_network(&network).volume(&certificates, "/certs/client").start());
+    let stale = certificates.run("cat", &["cert.pem"]).ok();
+    let line = "until (exec 3<>/dev/tcp/docker/2376) 2>/dev/null; do sleep 0.01; done; exec docker version";
+    let job = TLS_CLIENT.iter().fold(Host::options().instead(&[]), |job, (name, value)| job.env(name, value));
+    let job =
+        job.run(["--network", network.name(), "-v", &mount, "--entrypoint", "bash"]).arguments(["-c", line]);
+    let (job, host) = (job.create(), on_a_network(&network).volume(&certificates, "/certs/client").create());
+    for container in [&job, &host] {
+        Call::new("docker").args(["start", container.name()]).run().ok();
+    }
+    assert_eq!(job.ends(), 0, "{}", job.logs());
+    assert_ne!(certificates.run("cat", &["cert.pem"]).ok(), stale);
+}
+
+/// As `docker:dind` makes them: RSA, by openssl, under its own names.
+const DOCKER_DINDS_OWN: &str = r#"
+make() {
+    mkdir -p $1; openssl genrsa -out $1/key.pem 2048
+    openssl req -new -key $1/key.pem -subj "/CN=docker:dind $1" -out $1/csr.pem
+    printf '%s' "$2" >$1/openssl.cnf
+    openssl x509 -req -in $1/csr.pem -CA ca/cert.pem -CAkey ca/key.pem -CAcreateserial -days 825 \
+        -out $1/cert.pem -extfile $1/openssl.cnf
+    cp ca/cert.pem $1/ca.pem
+}
+mkdir ca; openssl genrsa -out ca/key.pem 2048
+openssl req -new -x509 -key ca/key.pem -subj '/CN=docker:dind CA' -days 825 -out ca/cert.pem
+make server 'subjectAltName = DNS:docker,DNS:localhost,IP:10.255.255.1'
+make client 'extendedKeyUsage = clientAuth'
+chmod 0644 client/key.pem
+"#;
+
+#[test]
+fn the_certificates_of_a_docker_dind_go_on_with_their_clients() {
+    let (network, certificates) = (Network::new(&[]), Volume::new());
+    certificates.run("sh", &["-ec", DOCKER_DINDS_OWN]).ok();
+    let read = |file| certificates.run("cat", &[file]).ok();
+    let (ca, client) = (read("ca/cert.pem"), read("client/cert.pem"));
+    let host = on_a_network(&network).volume(&certificates, "/certs").start();
+    assert_eq!((read("ca/cert.pem"), read("client/cert.pem")), (ca, client));
+    assert!(host.logs().contains("certificates: server certificate renewed in /certs"), "{}", host.logs());
+    let mount = format!("{}:/certs:ro", certificates.name());
+    // Its client's key is for everybody, and stays so.
+    let run = ["--network", network.name(), "-v", &mount, "--user", "1000:1000"];
+    beside(&TLS_CLIENT, &run, "docker version").ok();
+    host.client().docker(["version"]).ok();
+}
+
 /// What is said after the image's name, with or without docker:dind's entrypoint: the ports, and whether 2375 is plain.
 #[test]
 fn plain_clients_get_in_where_docker_dind_lets_them() {
