@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use dind_tests::{Call, Client, Host};
+use nix::fcntl::{Flock, FlockArg};
 
 fn python(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(file)
@@ -12,20 +13,22 @@ fn python(file: &str) -> PathBuf {
 /// A Python that has the libraries: made once, kept below cargo's target folder for as long as the versions stay the same.
 #[track_caller]
 fn interpreter() -> String {
-    let wanted = fs::read_to_string(python("requirements.txt")).unwrap();
+    // Debian's own: another one in PATH may not last.
+    let system = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
+    // A new Python has a folder of its own for libraries.
+    let version = Call::new(system).arg("--version").attempt().map(|ended| ended.stdout);
+    let wanted = fs::read_to_string(python("requirements.txt")).unwrap() + &version.unwrap_or_default();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-libraries");
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(folder.join("lock")).unwrap();
     // Each test is a process of its own.
-    lock.lock().unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     let (venv, installed) = (folder.join("venv"), folder.join("installed"));
     let interpreter = venv.join("bin/python").to_string_lossy().into_owned();
     if fs::read_to_string(&installed).is_ok_and(|there| there == wanted) && Path::new(&interpreter).exists() {
         return interpreter;
     }
     let _ = fs::remove_dir_all(&venv);
-    // Debian's own: another one in PATH may not last.
-    let system = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
     let step = |call: Call, help: &str| {
         let failed = match call.within(50).attempt() {
             Ok(ended) if ended.code == Some(0) => return,
