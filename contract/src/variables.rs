@@ -33,6 +33,8 @@ pub const DIND_STORAGE: &str = "DIND_STORAGE";
 pub const DIND_STORAGE_SIZE: &str = "DIND_STORAGE_SIZE";
 /// Whether the data root is synced after each acknowledgement.
 pub const DIND_SYNC: &str = "DIND_SYNC";
+/// The same as `DIND_TLS_SAN`, by the name that `docker:dind` has for it.
+pub const DOCKER_TLS_SAN: &str = "DOCKER_TLS_SAN";
 /// Folder of the certificates.
 pub const DOCKER_TLS_CERTDIR: &str = "DOCKER_TLS_CERTDIR";
 
@@ -59,7 +61,7 @@ pub const DIND_DNS: &str = "DIND_DNS";
 pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 22] = [
+pub const ALL: [Variable; 23] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -111,6 +113,11 @@ pub const ALL: [Variable; 22] = [
         name: DOCKER_TLS_CERTDIR,
         default: "/certs",
         meaning: "folder of the certificates; set but empty means DIND_TLS=off",
+    },
+    Variable {
+        name: DOCKER_TLS_SAN,
+        default: "",
+        meaning: "as in docker:dind: DNS:NAME and IP:ADDRESS entries, beside those of DIND_TLS_SAN",
     },
     Variable {
         name: DIND_NOFILE,

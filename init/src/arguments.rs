@@ -1,8 +1,8 @@
 //! What `dind-init` was called for.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -11,6 +11,9 @@ use dind_contract::{paths, variables};
 use crate::failure::Failure;
 use crate::ground::Wanted;
 use crate::process;
+
+/// What `docker:dind` calls its PID 1. CI systems are told to run it by this name; the image has it as a link to ours.
+pub(crate) const ENTRYPOINT: &str = "dockerd-entrypoint.sh";
 
 /// The job of one call.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,12 +150,20 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         Some("--version" | "-v" | "-V") => {
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
-        None | Some("dockerd") => Ok(Job::Host(texts(words)?)),
+        None | Some("dockerd" | ENTRYPOINT) => Ok(Job::Host(texts(words)?)),
         Some(option) if option.starts_with('-') => Ok(Job::Host(texts(words)?)),
         Some("status" | "wait" | "health" | "doctor" | "verify" | process::HELPER) => {
             subcommand(&texts(words)?)
         }
         Some(_) => Ok(Job::Command(words)),
+    }
+}
+
+/// The options of a call by the name of `docker:dind`'s entry point, as the program or as its first argument.
+pub(crate) fn as_entrypoint<'a>(program: Option<&OsStr>, options: &'a [String]) -> Option<&'a [String]> {
+    match options.split_first() {
+        Some((first, rest)) if first == ENTRYPOINT => Some(rest),
+        _ => (Path::new(program?).file_name()? == ENTRYPOINT).then_some(options),
     }
 }
 
@@ -252,6 +263,7 @@ mod tests {
         assert_eq!(job(""), Ok(host(&[])));
         assert_eq!(job("--debug --mtu 1400"), Ok(host(&["--debug", "--mtu", "1400"])));
         assert_eq!(job("dockerd --debug"), Ok(host(&["dockerd", "--debug"])));
+        assert_eq!(job("dockerd-entrypoint.sh"), Ok(host(&["dockerd-entrypoint.sh"])));
         assert_eq!(job("status"), Ok(Job::Status { json: false }));
         assert_eq!(job("status --json"), Ok(Job::Status { json: true }));
         assert_eq!(job("wait"), Ok(Job::Wait { timeout: Duration::from_secs(60) }));

@@ -63,6 +63,21 @@ pub(crate) fn wait(timeout: Duration) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Stays for as long as the host that runs here does; `None`: there is none. In `docker:dind` a command may start the engine itself
+/// (`sh -c "… && dockerd-entrypoint.sh"`); here there is one already, for every command.
+pub(crate) fn stay(options: &[String]) -> Option<Result<ExitCode, Failure>> {
+    let stream = UnixStream::connect(paths::STATUS_SOCKET).ok()?;
+    if let Some(option) = options.first() {
+        return Some(Err(Failure::usage(
+            format!("the host runs already, so {option} comes too late for its dockerd"),
+            "give dockerd's options in DOCKER_OPTS",
+        )));
+    }
+    let mut lines = BufReader::new(stream);
+    while read_line(&mut lines).is_ok() {}
+    Some(Ok(ExitCode::SUCCESS))
+}
+
 /// Says whether the host is ready and its engine answers right now.
 pub(crate) fn health() -> Result<ExitCode, Failure> {
     let status = current()?;

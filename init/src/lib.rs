@@ -82,7 +82,11 @@ pub fn main() -> ExitCode {
         std::process::exit(exit::FAILED.into());
     }));
     let result = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Job::Host(options)) => host(&options, None, began),
+        Ok(Job::Host(options)) => {
+            let program = std::env::args_os().next();
+            let stays = arguments::as_entrypoint(program.as_deref(), &options).and_then(ask::stay);
+            stays.unwrap_or_else(|| host(&options, None, began))
+        }
         Ok(Job::Command(words)) => for_command(&words, began),
         Ok(Job::Exec(words)) => exec::run(&words, std::env::vars_os()),
         Ok(Job::Status { json }) => ask::status(json),
@@ -181,9 +185,7 @@ fn bring_up(
     let role = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
     log.info(&format!("dind-init {} {role}", env!("CARGO_PKG_VERSION")));
     let mut warnings = settings.warnings.clone();
-    if settings.listen == Listen::Plain {
-        warnings.push("TLS is off: whoever reaches port 2375 or 2376 of this host is root on it".to_owned());
-    }
+    warnings.extend(settings.about_tls());
     let mut steps = Steps::default();
     let programs = ground::check(&settings, &mut steps, log)?;
     let authorities = Authorities::read(&settings)?;
@@ -201,9 +203,11 @@ fn bring_up(
     };
     log.keep(Path::new(paths::LOG));
     let certificates = match &settings.listen {
-        Listen::Local | Listen::Plain => None,
+        Listen::Local | Listen::Plain | Listen::Told => None,
         Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
-            let names = tls::names(&settings.names, &surroundings.hostname, &surroundings.addresses);
+            let hosts = read_if_there(Path::new("/etc/hosts")).ok().flatten().unwrap_or_default();
+            let told = [settings.names.clone(), tls::full_names(&hosts, &surroundings.hostname)].concat();
+            let names = tls::names(&told, &surroundings.hostname, &surroundings.addresses);
             let made = tls::prepare(folder, &names, OffsetDateTime::now_utc())?;
             let said = Some(format!("{} in {}", made.said, folder.display()));
             Ok((made, said))

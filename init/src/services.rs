@@ -147,7 +147,7 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
     match &settings.listen {
         Listen::Local => {}
         // Said explicitly: dockerd sleeps 16 s over a plain port unless it is told that it is meant.
-        Listen::Plain => arguments.push("--tls=false".to_owned()),
+        Listen::Plain | Listen::Told => arguments.push("--tls=false".to_owned()),
         Listen::Tls(folder) => {
             arguments.push("--tlsverify".to_owned());
             for (option, file) in
@@ -202,6 +202,11 @@ pub(crate) fn endpoint(settings: &Settings, outside: IpAddr) -> Endpoint {
     let (docker_host, tls_verify, cert_path) = match &settings.listen {
         Listen::Local => (format!("unix://{}", paths::DOCKER_SOCKET), false, None),
         Listen::Plain => (tcp(PLAIN_PORT), false, None),
+        Listen::Told => {
+            let ports: Vec<u16> = settings.daemon.hosts.iter().filter_map(|host| tcp_port(host)).collect();
+            let first = ports.first().copied().filter(|_| !ports.contains(&PLAIN_PORT));
+            (tcp(first.unwrap_or(PLAIN_PORT)), false, None)
+        }
         Listen::Tls(folder) => {
             // There is none beside a server certificate that somebody brought alone.
             let client = folder.join("client");
@@ -240,6 +245,14 @@ mod tests {
         assert!(tls.contains("-H unix:///var/run/docker.sock -H tcp://0.0.0.0:2376"), "{tls}");
         let plain = dockerd_arguments(&[("DIND_TLS", "off")]);
         assert!(plain.contains("--tls=false") && plain.contains("-H tcp://0.0.0.0:2375"), "{plain}");
+        let arguments = ["dockerd", "-H", "tcp://127.0.0.1:2375"].map(str::to_owned);
+        let told = Settings::load([], &arguments, |_| Ok(None)).unwrap();
+        let told = shell_words::join(&all_on_plain_ground(&told)[1].arguments);
+        assert!(
+            told.contains("'--tls=false' -H unix:///var/run/docker.sock -H tcp://127.0.0.1:2375"),
+            "{told}"
+        );
+        assert!(!told.contains("0.0.0.0"), "{told}");
         let local = dockerd_arguments(&[("LOCAL", "true")]);
         assert!(!local.contains("tcp://") && !local.contains("tls"), "{local}");
     }
@@ -257,6 +270,12 @@ mod tests {
         ] {
             assert_eq!(endpoint(&settings(environment), outside).docker_host, docker_host, "{environment:?}");
         }
+        let told = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+            endpoint(&Settings::load([], &arguments, |_| Ok(None)).unwrap(), outside).docker_host
+        };
+        assert_eq!(told(&["dockerd", "-H", "tcp://127.0.0.1:2375"]), "tcp://127.0.0.1:2375");
+        assert_eq!(told(&["dockerd", "--tls=false", "-H", "tcp://0.0.0.0:4000"]), "tcp://10.0.0.7:4000");
         let v6 = endpoint(&settings(&[]), "fd00::7".parse().unwrap());
         assert_eq!(v6.docker_host, "tcp://[fd00::7]:2376");
     }

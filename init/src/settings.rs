@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dind_contract::{paths, variables};
+use dind_contract::{PLAIN_PORT, paths, variables};
 
+use crate::arguments::ENTRYPOINT;
 use crate::failure::Failure;
 use crate::ground::{self, BuildCache, Nofile, Registries, firewall, network, storage};
 use crate::log::Format;
@@ -56,17 +57,19 @@ pub(crate) struct Settings {
 pub(crate) enum Listen {
     /// Not at all.
     Local,
-    /// Without TLS.
+    /// Without TLS, on both ports.
     Plain,
+    /// Without TLS, where `-H` says and nowhere else: dockerd was called by its name, as `docker:dind` lets one do.
+    Told,
     /// With mutual TLS; the certificates are in this folder.
     Tls(PathBuf),
 }
 
 impl Listen {
-    /// Whether TCP listeners have TLS; `None` where there are none.
+    /// Whether the TCP listeners that are ours have TLS; `None` where there are none.
     pub(crate) fn tls(&self) -> Option<bool> {
         match self {
-            Self::Local => None,
+            Self::Local | Self::Told => None,
             Self::Plain => Some(false),
             Self::Tls(_) => Some(true),
         }
@@ -139,6 +142,7 @@ impl Settings {
             ));
         }
 
+        let (by_name, arguments) = called_by_name(arguments);
         let mut daemon = daemon_options(get(variables::DOCKER_OPTS).unwrap_or_default(), arguments)?;
         let config_file = daemon.config_file.clone();
         let text = read(&config_file).map_err(|e| {
@@ -162,8 +166,12 @@ impl Settings {
             nofile: get(variables::DIND_NOFILE).map(Nofile::parse).transpose()?,
             build_cache: get(variables::DIND_BUILD_CACHE).map(BuildCache::parse).transpose()?,
             registries: Registries::parse(get)?,
-            listen: listen(get, &daemon)?,
-            names: names(get(variables::DIND_TLS_SAN).unwrap_or_default())?,
+            listen: listen(get, &daemon, by_name)?,
+            names: [variables::DIND_TLS_SAN, variables::DOCKER_TLS_SAN]
+                .into_iter()
+                .map(|variable| names(variable, get(variable).unwrap_or_default()))
+                .collect::<Result<Vec<_>, _>>()?
+                .concat(),
             stop_timeout: stop_timeout(get(variables::DIND_STOP_TIMEOUT))?,
             log: one_of(get, variables::DIND_LOG, &[("text", Format::Text), ("json", Format::Json)])?,
             on_failure: one_of(
@@ -182,6 +190,26 @@ impl Settings {
         };
         ground::check_settings(&settings)?;
         Ok(settings)
+    }
+
+    /// What somebody must hear of TLS: that there is none, or that it is where nobody expects it.
+    pub(crate) fn about_tls(&self) -> Option<String> {
+        let open: Vec<&str> =
+            self.daemon.hosts.iter().filter(|host| tcp_port(host).is_some()).map(String::as_str).collect();
+        match self.listen {
+            Listen::Plain => {
+                Some("TLS is off: whoever reaches port 2375 or 2376 of this host is root on it".to_owned())
+            }
+            Listen::Told => Some(format!(
+                "TLS is off, as `dockerd -H {}` asks for: whoever reaches {} is root on it (DIND_TLS=on has TLS)",
+                open.join(" -H "),
+                open.join(" or ")
+            )),
+            Listen::Tls(_) if open.iter().any(|host| tcp_port(host) == Some(PLAIN_PORT)) => Some(format!(
+                "port {PLAIN_PORT} speaks TLS, too: a plain client gets in with DIND_TLS=off only, or an empty DOCKER_TLS_CERTDIR"
+            )),
+            Listen::Local | Listen::Tls(_) => None,
+        }
     }
 }
 
@@ -245,6 +273,13 @@ fn is_near_miss(name: &str, known: &str) -> bool {
         && strsim::osa_distance(&name.replace('_', ""), &known.replace('_', "")) <= slips
 }
 
+/// Whether dockerd was called by its name, and its options. The name of `docker:dind`'s entrypoint may stand before it.
+fn called_by_name(arguments: &[String]) -> (bool, &[String]) {
+    let after = |name: &str, words| <[String]>::split_first(words).filter(|(first, _)| *first == name);
+    let arguments = after(ENTRYPOINT, arguments).map_or(arguments, |(_, rest)| rest);
+    after("dockerd", arguments).map_or((false, arguments), |(_, rest)| (true, rest))
+}
+
 fn daemon_options(text: &str, arguments: &[String]) -> Result<DaemonOptions, Failure> {
     let mut words = shell_words::split(text).map_err(|_| {
         Failure::usage(
@@ -255,16 +290,16 @@ fn daemon_options(text: &str, arguments: &[String]) -> Result<DaemonOptions, Fai
     })?;
     // Checked apart, so that each error names where the option came from.
     DaemonOptions::parse(&words, variables::DOCKER_OPTS)?;
-    let arguments = match arguments.split_first() {
-        Some((first, rest)) if first == "dockerd" => rest,
-        _ => arguments,
-    };
     DaemonOptions::parse(arguments, "arguments")?;
     words.extend_from_slice(arguments);
     DaemonOptions::parse(&words, "DOCKER_OPTS and arguments")
 }
 
-fn listen<'a>(get: impl Fn(&str) -> Option<&'a str>, daemon: &DaemonOptions) -> Result<Listen, Failure> {
+fn listen<'a>(
+    get: impl Fn(&str) -> Option<&'a str>,
+    daemon: &DaemonOptions,
+    by_name: bool,
+) -> Result<Listen, Failure> {
     let local = match get(variables::LOCAL) {
         None | Some("false" | "0" | "no") => false,
         Some("" | "true" | "1" | "yes") => true,
@@ -307,8 +342,15 @@ fn listen<'a>(get: impl Fn(&str) -> Option<&'a str>, daemon: &DaemonOptions) -> 
         }
         return Ok(Listen::Local);
     }
+    // docker:dind has TLS unless dockerd is called by its name: then its options are all there is, and whatever
+    // DOCKER_TLS_CERTDIR says, the port that is known for plain TCP is plain.
+    let plain_port = || daemon.hosts.iter().any(|host| tcp_port(host) == Some(PLAIN_PORT));
     // A variable of ours wins over one that we share with other images.
-    match tls.or(daemon.tls).unwrap_or(folder != Some("")) {
+    match tls.or(daemon.tls).unwrap_or_else(|| folder != Some("") && !(by_name && plain_port())) {
+        // What was meant for 127.0.0.1 must not open to all: without TLS whoever gets in is root.
+        false if by_name && tls.is_none() && daemon.hosts.iter().any(|host| tcp_port(host).is_some()) => {
+            Ok(Listen::Told)
+        }
         false => Ok(Listen::Plain),
         true => {
             let folder = folder.filter(|folder| !folder.is_empty()).unwrap_or(paths::CERTIFICATES);
@@ -323,17 +365,19 @@ fn listen<'a>(get: impl Fn(&str) -> Option<&'a str>, daemon: &DaemonOptions) -> 
     }
 }
 
-fn names(text: &str) -> Result<Vec<Name>, Failure> {
+fn names(variable: &str, text: &str) -> Result<Vec<Name>, Failure> {
     let mut names = Vec::new();
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+    // docker:dind takes white space between them, too.
+    let is_between = |c: char| c == ',' || (variable == variables::DOCKER_TLS_SAN && c.is_whitespace());
+    for word in text.split(is_between).map(str::trim).filter(|word| !word.is_empty()) {
         let bare = word.strip_prefix("DNS:").or_else(|| word.strip_prefix("IP:")).unwrap_or(word);
         names.push(match bare.parse() {
             Ok(address) => Name::Ip(address),
             Err(_) if is_dns_name(bare) => Name::Dns(bare.to_ascii_lowercase()),
             Err(_) => {
                 return Err(Failure::usage(
-                    format!("DIND_TLS_SAN: {word:?} is not a host name or an IP address"),
-                    "separate names and addresses with commas, for example DIND_TLS_SAN=ci.example.com,10.0.0.7",
+                    format!("{variable}: {word:?} is not a host name or an IP address"),
+                    format!("separate names and addresses with commas, for example {variable}=ci.example.com,10.0.0.7"),
                 ));
             }
         });
@@ -411,7 +455,7 @@ mod tests {
     #[test]
     fn how_it_listens() {
         let tls = |folder: &str| Listen::Tls(folder.into());
-        let table: [(Environment, &[&str], Listen); 17] = [
+        let table: [(Environment, &[&str], Listen); 33] = [
             (&[("LOCAL", "true")], &[], Listen::Local),
             (&[("LOCAL", "")], &[], Listen::Local),
             (&[("LOCAL", "1")], &[], Listen::Local),
@@ -429,6 +473,28 @@ mod tests {
             (&[], &["--tls=false"], Listen::Plain),
             (&[], &["dockerd", "--tls=false"], Listen::Plain),
             (&[("DOCKER_OPTS", "--tlsverify")], &[], tls("/certs")),
+            // docker:dind has plain TCP on a port that is named after `dockerd`, where nothing is said of TLS …
+            (&[], &["dockerd", "--host=tcp://0.0.0.0:2375"], Listen::Told),
+            (
+                &[],
+                &["dockerd", "-H", "unix:///var/run/docker.sock", "-H", "tcp://127.0.0.1:2375"],
+                Listen::Told,
+            ),
+            (&[], &["dockerd-entrypoint.sh", "dockerd", "--host=tcp://0.0.0.0:2375"], Listen::Told),
+            (&[("DOCKER_TLS_CERTDIR", "/certs")], &["dockerd", "--host=tcp://0.0.0.0:2375"], Listen::Told),
+            (&[("DOCKER_TLS_CERTDIR", "")], &["dockerd", "--host=tcp://127.0.0.1:4000"], Listen::Told),
+            (&[], &["dockerd", "--tls=false", "--host=tcp://127.0.0.1:4000"], Listen::Told),
+            // … and otherwise mutual TLS on every port, or plain TCP on both of ours.
+            (&[], &["--host=tcp://0.0.0.0:2375"], tls("/certs")),
+            (&[], &["dockerd-entrypoint.sh", "--host=tcp://0.0.0.0:2375"], tls("/certs")),
+            (&[("DOCKER_OPTS", "-H tcp://0.0.0.0:2375")], &[], tls("/certs")),
+            (&[("DOCKER_TLS_CERTDIR", "")], &["--host=tcp://0.0.0.0:2375"], Listen::Plain),
+            (&[], &["--tls=false", "--host=tcp://0.0.0.0:2375"], Listen::Plain),
+            (&[("DIND_TLS", "on")], &["dockerd", "--host=tcp://0.0.0.0:2375"], tls("/certs")),
+            (&[("DIND_TLS", "off")], &["dockerd", "--host=tcp://0.0.0.0:2375"], Listen::Plain),
+            (&[], &["dockerd", "--tlsverify", "--host=tcp://0.0.0.0:2375"], tls("/certs")),
+            (&[], &["dockerd", "--host=tcp://0.0.0.0:2376"], tls("/certs")),
+            (&[], &["dockerd", "--host=unix:///var/run/docker.sock"], tls("/certs")),
         ];
         for (environment, arguments, listen) in table {
             let settings = load(environment, arguments).unwrap();
@@ -483,7 +549,8 @@ mod tests {
 
     #[test]
     fn names_are_addresses_or_dns_names() {
-        let names = names("a.example, 10.0.0.7,::1,*.b.example,DNS:C,IP:1.2.3.4,,my_host").unwrap();
+        let names =
+            names("DIND_TLS_SAN", "a.example, 10.0.0.7,::1,*.b.example,DNS:C,IP:1.2.3.4,,my_host").unwrap();
         let dns = |name: &str| Name::Dns(name.into());
         let ip = |address: &str| Name::Ip(address.parse().unwrap());
         let expected = [
@@ -497,8 +564,34 @@ mod tests {
         ];
         assert_eq!(names, expected);
         for bad in ["-a", "a-", "a..b", "1.2.3", "999.1.1.1", "*", "a.*.b", "ä"] {
-            assert!(super::names(bad).is_err(), "{bad}");
+            assert!(super::names("DIND_TLS_SAN", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_of_both_variables_are_joined() {
+        let environment =
+            [("DIND_TLS_SAN", "a.example"), ("DOCKER_TLS_SAN", "DNS:b.example,IP:10.0.0.7 DNS:c")];
+        let settings = load(&environment, &[]).unwrap();
+        let dns = |name: &str| Name::Dns(name.into());
+        assert_eq!(
+            settings.names,
+            [dns("a.example"), dns("b.example"), Name::Ip([10, 0, 0, 7].into()), dns("c")]
+        );
+        let failure = load(&[("DOCKER_TLS_SAN", "URI:spiffe://x/y")], &[]).unwrap_err();
+        assert!(failure.cause.starts_with("DOCKER_TLS_SAN: \"URI:"), "{}", failure.cause);
+    }
+
+    #[test]
+    fn a_port_without_tls_and_a_plain_port_with_it_are_said() {
+        let said = |arguments: &[&str]| load(&[], arguments).unwrap().about_tls().unwrap_or_default();
+        assert_eq!(said(&[]), "");
+        assert_eq!(said(&["-H", "tcp://0.0.0.0:4000"]), "");
+        assert!(said(&["--tls=false"]).contains("port 2375 or 2376"));
+        assert!(
+            said(&["dockerd", "-H", "tcp://127.0.0.1:2375"]).contains("reaches tcp://127.0.0.1:2375 is root")
+        );
+        assert!(said(&["-H", "tcp://0.0.0.0:2375"]).contains("speaks TLS, too"));
     }
 
     #[test]

@@ -50,7 +50,12 @@ impl Client {
 
     /// The same, to be completed by the test.
     pub fn call(&self) -> Call {
-        let call = Call::new("docker").env("DOCKER_HOST", &self.endpoint).env_remove("DOCKER_CONTEXT");
+        self.call_of("docker")
+    }
+
+    /// Another program with the same variables.
+    pub fn call_of(&self, program: &str) -> Call {
+        let call = Call::new(program).env("DOCKER_HOST", &self.endpoint).env_remove("DOCKER_CONTEXT");
         let call = call.env("DOCKER_CONFIG", self.config.path());
         match &self.certificates {
             Some(folder) => call.env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", folder.path()),

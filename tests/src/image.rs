@@ -10,8 +10,11 @@ const APPLETS: [&str; 12] =
     ["cat", "date", "dd", "echo", "false", "ls", "nc", "ps", "sh", "sleep", "touch", "true"];
 
 /// A tar of the image's root file system, to be imported into a host.
+///
+/// # Panics
+/// When this machine has no busybox.
 #[track_caller]
-pub(crate) fn busybox() -> Vec<u8> {
+pub fn busybox() -> Vec<u8> {
     static TAR: OnceLock<Vec<u8>> = OnceLock::new();
     let tar = TAR.get_or_init(|| {
         let archive = Archive::new().file(BUSYBOX, 0o755, &busybox_program());

@@ -23,7 +23,7 @@ fn sections(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Removes what a section makes: the containers and volumes that its lines name.
+/// Removes what a section makes: the containers, volumes and networks that its lines name.
 struct Made(BTreeSet<String>);
 
 impl Made {
@@ -32,7 +32,13 @@ impl Made {
         let named = |option: &'static str| {
             words.windows(2).filter(move |pair| pair[0] == option).map(|pair| pair[1].to_owned())
         };
-        Self(named("--name").chain(named("-v")).filter(|name| name.starts_with("dind-")).collect())
+        Self(
+            named("--name")
+                .chain(named("-v"))
+                .chain(named("create"))
+                .filter(|name| name.starts_with("dind-"))
+                .collect(),
+        )
     }
 }
 
@@ -41,6 +47,7 @@ impl Drop for Made {
         for name in &self.0 {
             let _ = docker(["rm", "--force", "--volumes", name]);
             let _ = docker(["volume", "rm", "--force", name]);
+            let _ = docker(["network", "rm", name]);
         }
     }
 }
@@ -94,6 +101,7 @@ typed! {
     with_options_for_dockerd: "With options for dockerd",
     without_a_port: "Without a port",
     without_tls: "Without TLS",
+    in_place_of_docker_dind: "In place of docker:dind",
     keep_the_images: "Keep the images",
     ask_a_host: "Ask a host",
     how_a_host_stops: "How a host stops",

@@ -161,7 +161,7 @@ fn a_command_that_does_not_end_is_killed_in_time() {
     let mut host = with_command();
     host.handle(ms(1000), TERM);
     let kill = Action::EndCommand { signal: Signal::Kill };
-    assert_eq!(done(host.handle(ms(3_500), Event::Tick)), [kill.clone()]);
+    assert_eq!(done(host.handle(ms(3_500), Event::Tick)), std::slice::from_ref(&kill));
     assert_eq!(done(host.handle(ms(3_510), Event::CommandEnded { end: End::Signal(9) })), [terminate(1)]);
     // Containers have the other half.
     assert_eq!(host.deadline(), Some(ms(6_000)));

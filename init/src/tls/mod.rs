@@ -27,8 +27,10 @@ const CA_VALIDITY: Duration = Duration::days(3650);
 const LEAF_VALIDITY: Duration = Duration::days(825);
 /// A certificate with less left than this is renewed at the next start.
 const RENEWAL: Duration = Duration::days(60);
-/// By this name we know a CA that we made ourselves, and may replace.
+/// The name of a CA that we make.
 const OUR_CA: &str = "dind CA";
+/// By these names we know a CA that we may replace; the last is that of `docker:dind`, which would replace it, too.
+const OUR_CAS: [&str; 2] = [OUR_CA, "docker:dind CA"];
 /// By these names we know certificates that we made, and may replace; the last are those of `docker:dind`, whose volumes
 /// people bring along.
 const OUR_LEAVES: [&str; 4] = ["dind server", "dind client", "docker:dind server", "docker:dind client"];
@@ -71,7 +73,7 @@ pub(crate) fn prepare(folder: &Path, names: &[Name], now: OffsetDateTime) -> Res
             let is_current = parsed.begins <= now && parsed.expires - RENEWAL > now;
             if is_current {
                 authority
-            } else if parsed.subject == OUR_CA {
+            } else if OUR_CAS.contains(&parsed.subject.as_str()) {
                 warnings.push(
                     "the CA was about to end, or began in the future, so there is a new one: \
                      clients need the new certificates"
@@ -327,6 +329,18 @@ pub(crate) fn names(told: &[Name], hostname: &str, addresses: &[std::net::IpAddr
     names.sort();
     names.dedup();
     names
+}
+
+/// What else the host is called in the text of `/etc/hosts`: its full name, where it has a domain (hostname(1), `-f`).
+pub(crate) fn full_names(hosts: &str, hostname: &str) -> Vec<Name> {
+    let lines =
+        hosts.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace().skip(1));
+    lines
+        .filter(|names| names.clone().any(|name| name.eq_ignore_ascii_case(hostname)))
+        .flatten()
+        .filter(|name| crate::settings::is_dns_name(name))
+        .map(|name| Name::Dns(name.to_ascii_lowercase()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -334,3 +334,31 @@ fn a_folder_that_cannot_be_written_to_is_named() {
     assert_eq!(failure.code, 69);
     assert!(failure.cause.contains("/proc/nowhere"), "{}", failure.cause);
 }
+
+#[test]
+fn the_full_name_stands_in_the_table_of_hosts() {
+    let hosts =
+        "127.0.0.1\tlocalhost\n# 10.0.0.1 ci.old ci\n10.0.0.7 ci.example.com ci # mine\n10.0.0.8 other\n";
+    let dns = |name: &str| Name::Dns(name.into());
+    assert_eq!(full_names(hosts, "CI"), [dns("ci.example.com"), dns("ci")]);
+    assert_eq!(full_names(hosts, "elsewhere"), []);
+    assert_eq!(full_names("10.0.0.7", "ci"), []);
+}
+
+#[test]
+fn an_authority_of_docker_dind_that_has_ended_is_replaced_as_docker_dind_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = now() - Duration::days(900);
+    params.not_after = now() - Duration::days(75);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "docker:dind CA");
+    let key = new_key().unwrap();
+    let ca = folder.path().join("ca");
+    fs::create_dir(&ca).unwrap();
+    fs::write(ca.join("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(ca.join("key.pem"), key.serialize_pem()).unwrap();
+    let made = prepare(folder.path(), &[], now()).unwrap();
+    assert!(made.expires > now() && made.warnings.len() == 1, "{made:?}");
+}
