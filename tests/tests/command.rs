@@ -90,7 +90,7 @@ fn the_log_is_in_a_file_and_shown_only_where_no_command_ran() {
     // The log of a host that came so far that it has one.
     sh("echo never")
         .env("DOCKER_OPTS", "--nosuchoption")
-        .refused(125, &["dind-init: checks", "info  dind-init: storage: "]);
+        .refused(125, &["info  dind-init: storage: ", "error dind-init: stopping, because dockerd refuses"]);
 }
 
 #[test]
@@ -208,14 +208,19 @@ fn a_shell_on_a_terminal_is_a_shell() {
     assert!(!shell.screen().contains("cannot set terminal process group"), "{}", shell.screen());
     assert!(!shell.screen().contains("dind-init"), "the log is not on the terminal: {}", shell.screen());
     shell.types("PS1='host> '; docker info -f '{{.Driver}}'\n");
-    shell.shows("\noverlay2");
+    shell.shows("\noverlay2\nhost> ");
     // Job control.
-    shell.types("sleep 1000\n");
-    shell.types_until("\x1a", "Stopped");
-    shell.types("jobs; fg\n");
-    shell.shows("\nsleep 1000");
-    shell.types_until("\x03", "^C");
-    shell.shows("host> ");
+    // A key that is a signal throws away what was typed before it and not read: each waits until somebody is there to hear it.
+    let job = r#"sh -c 'trap "echo b""ack" CONT; echo re""ady; while :; do sleep 0.1; done'"#;
+    shell.types(&format!("{job}\n"));
+    shell.shows("\nready");
+    shell.types("\x1a");
+    shell.shows("Stopped");
+    shell.types_until("jobs\n", "\n[1]+  Stopped");
+    shell.types("fg\n");
+    shell.shows("\nback");
+    shell.types("\x03");
+    shell.shows("^C");
     // The window.
     shell.resize(40, 120);
     shell.types("clear\n");
