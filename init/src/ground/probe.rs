@@ -1,4 +1,4 @@
-//! Probes that need other programs or may hang. They are made by a child (`dind-init probe`), which is an ordinary program:
+//! Probes that need other programs or may hang. They are made by a child (`dind-init helper probe`), which is an ordinary program:
 //! it may block and wait for its own children. PID 1 waits for its answer with a deadline, and decides.
 #![allow(clippy::disallowed_methods, reason = "a child of PID 1: it may have threads")]
 
@@ -29,7 +29,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// As arguments of `dind-init probe`.
+    /// As arguments of `dind-init helper probe`.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> = self.needed.iter().map(|name| format!("--needed={name}")).collect();
         arguments.push(format!("--storage={}", self.storage));
