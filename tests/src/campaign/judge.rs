@@ -63,6 +63,8 @@ struct Found {
     names: HashMap<String, String>,
     /// What is wrong with each image.
     images: BTreeMap<String, Vec<String>>,
+    /// What the first look at an image said, where the second found it whole.
+    unsteady: Vec<String>,
     volumes: BTreeSet<String>,
     contents: Checksums,
     /// The states of containers.
@@ -89,6 +91,11 @@ pub(super) fn judge(
             tally.note(format!("the host's log:\n{words}"));
         }
     }
+    tally.unsteady_runs += found.unsteady.len();
+    found
+        .unsteady
+        .iter()
+        .for_each(|what| tally.note(format!("an image was whole only at the second look: {what}")));
     tally.dead += found.containers.values().filter(|state| *state == "dead").count();
     tally.verified_images += found.images.len();
     let claims = std::mem::take(&mut ledger.lock().claims);
@@ -132,7 +139,24 @@ pub(super) fn wait_for_containers(engine: &Engine, ledger: &Shared) -> Result<()
 
 /// What is wrong with the image of this name.
 pub(super) fn differences(engine: &Engine, name: &str, payload: &Payload) -> Result<Vec<String>> {
-    look_at(engine, name, payload, false)
+    Ok(look_twice(engine, name, payload, false)?.0)
+}
+
+/// What is wrong with an image, and, where that is nothing, what seemed to be at the first look. On a busy machine the engine may fail
+/// to run a container, or lose what it prints; what is on the disk stays what it is.
+fn look_twice(
+    engine: &Engine,
+    image: &str,
+    payload: &Payload,
+    in_part: bool,
+) -> Result<(Vec<String>, Option<String>)> {
+    let first = look_at(engine, image, payload, in_part)?;
+    if first.is_empty() {
+        return Ok((first, None));
+    }
+    let second = look_at(engine, image, payload, in_part)?;
+    let unsteady = first.into_iter().next().filter(|_| second.is_empty());
+    Ok((second, unsteady))
 }
 
 impl Found {
@@ -140,6 +164,7 @@ impl Found {
         let names = image_names(engine)?;
         let acknowledged: HashMap<String, Arc<Payload>> = ledger.lock().images().into_iter().collect();
         let mut images = BTreeMap::new();
+        let mut unsteady = Vec::new();
         for (id, (label, layers)) in labels(engine)? {
             if layers == "0" {
                 // The first steps of a build on nothing that was cut off: there is nothing in it to be damaged.
@@ -152,13 +177,15 @@ impl Found {
             // What a classic build that was cut off has left before its first COPY has nothing in it.
             let is_empty = !claimed
                 && engine.ask(&["image", "inspect", "--format", "{{len .RootFS.Layers}}", &id])? == "0";
-            let wrong = if is_empty { Vec::new() } else { look_at(engine, &id, &payload, !claimed)? };
+            let (wrong, first) =
+                if is_empty { (Vec::new(), None) } else { look_twice(engine, &id, &payload, !claimed)? };
+            unsteady.extend(first);
             images.insert(id.clone(), wrong);
         }
         let volumes: BTreeSet<String> =
             engine.ask(&["volume", "ls", "-q"])?.lines().map(str::to_owned).collect();
         let contents = contents(engine, &volumes)?;
-        Ok(Self { names, images, volumes, contents, containers: containers(engine)? })
+        Ok(Self { names, images, unsteady, volumes, contents, containers: containers(engine)? })
     }
 
     fn fate(&self, claim: &Claim, is_due: bool) -> Fate {

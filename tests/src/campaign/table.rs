@@ -44,6 +44,7 @@ pub fn draw(tallies: &[Tally]) -> String {
     line("kept before, and compared again", &|tally| number(tally.seen_again));
     line("images verified, each file", &|tally| number(tally.verified_images));
     line("listed and damaged", &|tally| tally.damaged_images.to_string());
+    line("whole only at the second look", &|tally| number(tally.unsteady_runs));
     line("damaged when loaded again", &|tally| match tally.loaded_again {
         0 => String::new(),
         all => format!("{} of {all}", tally.damaged_again),

@@ -63,6 +63,9 @@ pub struct Tally {
     pub verified_images: usize,
     /// Those of them that were listed and damaged, acknowledged or not.
     pub damaged_images: usize,
+    /// Times at which an image was run and said something else than it did when it was run again: the engine's doing, or the
+    /// machine's, and not the disk's.
+    pub unsteady_runs: usize,
     /// Images that were gone or damaged and were loaded again.
     pub loaded_again: usize,
     /// Those that the engine said it had loaded, and that were damaged again.
@@ -102,6 +105,7 @@ impl Tally {
             seen_again: 0,
             verified_images: 0,
             damaged_images: 0,
+            unsteady_runs: 0,
             loaded_again: 0,
             damaged_again: 0,
             dead: 0,
