@@ -126,6 +126,45 @@ pub(crate) fn of_containers() -> Vec<i32> {
     below(&entries, &shims).into_iter().filter(|pid| ours.contains(pid) && !is_runc(pid)).collect()
 }
 
+/// What sshd's processes are called: a connection has one of its own, which has another for what is not trusted. Before
+/// OpenSSH 9.8 all are `sshd`, as the listener is.
+const SSHD: [&str; 3] = ["sshd", "sshd-session", "sshd-auth"];
+
+/// Connections that a listener of sshd has left behind when it ended: their processes are our children by then.
+pub(crate) struct Connections {
+    /// The processes of each on which somebody is logged in.
+    pub(crate) sessions: Vec<Vec<i32>>,
+    /// The processes of all others.
+    pub(crate) others: Vec<i32>,
+}
+
+/// Finds those connections, while there is no listener.
+pub(crate) fn connections() -> Connections {
+    let mut entries = all();
+    // What a user runs descends from a session, and is none.
+    entries.retain(|entry| SSHD.contains(&entry.name.as_str()) && !entry.is_zombie);
+    let mut found = Connections { sessions: Vec::new(), others: Vec::new() };
+    // A container's own sshd may be our child, too, when its shim has died; it has a pid namespace of its own.
+    let is_root = |entry: &&Entry| entry.parent == ourselves() && shares_namespace(entry.pid, "pid");
+    for root in entries.iter().filter(is_root).map(|entry| entry.pid) {
+        let mut family = below(&entries, &[root]);
+        family.push(root);
+        let title = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if family.iter().any(|pid| is_logged_in(&title(pid))) {
+            found.sessions.push(family);
+        } else {
+            found.others.extend(family);
+        }
+    }
+    found
+}
+
+/// Whether a process of sshd says so of itself: `sshd-session: derek@pts/0` is a session; `sshd-session: derek [priv]` alone
+/// and `sshd-session: [accepted]` are connections on which nobody has logged in yet (OpenSSH, `session.c` and `sshd-session.c`).
+fn is_logged_in(title: &[u8]) -> bool {
+    title.contains(&b'@')
+}
+
 /// What a host that was killed left running, where that did not end with it: shims (whose command line names `socket`, the
 /// address of their containerd), and what descends from them. Every engine has its containerd at that address, so only a
 /// shim that sees the same files is meant.
@@ -206,6 +245,19 @@ mod tests {
         ];
         assert_eq!(below(&entries, &[1]), [5, 7]);
         assert_eq!(below(&entries, &[9]), [0; 0]);
+    }
+
+    #[test]
+    fn who_is_logged_in_is_told_by_the_title() {
+        for (title, expected) in [
+            ("sshd-session: derek@pts/0\0\0", true),
+            ("sshd: derek@notty", true),
+            ("sshd-session: derek [priv]", false),
+            ("sshd-session: [accepted]", false),
+            ("", false),
+        ] {
+            assert_eq!(is_logged_in(title.as_bytes()), expected, "{title}");
+        }
     }
 
     #[test]

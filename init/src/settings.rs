@@ -112,7 +112,7 @@ const PASSED_ON: [&str; 15] = [
 ];
 
 /// Where programs are when `PATH` does not say.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The longest stop that can be asked for: a day.
 const LONGEST_STOP: u64 = 24 * 60 * 60;

@@ -1,6 +1,7 @@
 //! The order of a stop and how its time is spent. Pure, as the supervisor is.
 //!
-//! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. The
+//! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. A service
+//! that holds sessions has ended when they have, or when their share of the time is over: half of what containers have. The
 //! whole ends one second before the SIGKILL from outside, unless dockerd needs that second. dockerd gets one SIGTERM and
 //! ends by its own hand: when the time for containers is over, *they* are killed. A daemon is, only when all time is over.
 
@@ -16,6 +17,8 @@ const MARGIN: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long strays may take to end by themselves.
 const STRAYS_GRACE: Duration = Duration::from_millis(500);
+/// How long sessions may take to end when they were asked to.
+const SESSIONS_GRACE: Duration = Duration::from_secs(1);
 /// How long a service may take to end when nothing is left for it to do. dockerd waits five seconds for clients that keep a
 /// connection, `docker events` for example; all that it had to write has been written by then.
 const FINISHED_GRACE: Duration = Duration::from_millis(250);
@@ -32,6 +35,10 @@ pub(crate) const SEE_LOG: &str =
 /// The moments of a stop, each the latest for what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
+    /// A service that holds sessions, and they, may take until here.
+    pub(crate) sessions: Moment,
+    /// Sessions that were asked to end may take until here.
+    pub(crate) sessions_killed: Moment,
     /// Containers may take until here to end by their own means.
     pub(crate) containers: Moment,
     /// The service that holds containers may take until here.
@@ -52,8 +59,13 @@ impl Schedule {
         let planned = asked + stop_timeout.saturating_sub(MARGIN);
         let after = ((planned - asked) * 2 / 3).min(Duration::from_secs(4));
         let late = |hundredths: u32| planned + MARGIN * hundredths / 100;
+        let containers = planned - after;
         Self {
-            containers: planned - after,
+            sessions: asked + (containers - asked) / 2,
+            sessions_killed: asked
+                + (containers - asked) / 2
+                + ((containers - asked) / 4).min(SESSIONS_GRACE),
+            containers,
             holder: late(45),
             services: late(55),
             strays: late(60),
@@ -82,6 +94,18 @@ pub(crate) struct Stop {
     asked: bool,
     hurried: bool,
     containers_killed: bool,
+    /// When sessions are asked to end, and when they are killed: as scheduled, or sooner in a hurry.
+    end_sessions: Moment,
+    kill_sessions: Moment,
+    /// What the log has been told about sessions.
+    sessions_said: SessionsSaid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum SessionsSaid {
+    Nothing,
+    Awaited,
+    Ended,
 }
 
 impl Stop {
@@ -91,11 +115,22 @@ impl Stop {
         let schedule = Schedule::new(now, stop_timeout);
         let step = Step::Services { end_containers: schedule.containers };
         let asked = outcome == Outcome::CLEAN;
-        Self { schedule, step, outcome, clean, asked, hurried: false, containers_killed: false }
+        Self {
+            schedule,
+            step,
+            outcome,
+            clean,
+            asked,
+            hurried: false,
+            containers_killed: false,
+            end_sessions: schedule.sessions,
+            kill_sessions: schedule.sessions_killed,
+            sessions_said: SessionsSaid::Nothing,
+        }
     }
 
-    /// Somebody asks for a stop that is under way. Who asked before cannot wait: containers get no more time. Nothing that
-    /// protects data is skipped.
+    /// Somebody asks for a stop that is under way. Who asked before cannot wait: sessions and containers get no more time.
+    /// Nothing that protects data is skipped.
     pub(crate) fn asked_again(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
         let first = !std::mem::replace(&mut self.asked, true);
         if let Step::Services { end_containers } = &mut self.step
@@ -104,19 +139,55 @@ impl Stop {
         {
             say(actions, Level::Info, format!("hurrying, because of another {why}"));
             *end_containers = now.min(*end_containers);
+            self.end_sessions = now.min(self.end_sessions);
+            self.kill_sessions = (now + SESSIONS_GRACE).min(self.kill_sessions);
             self.hurried = true;
         }
     }
 
     /// A service's process ended.
-    pub(crate) fn ended(&mut self, unit: &mut Unit, end: End, how: &str, actions: &mut Vec<Action>) {
+    pub(crate) fn ended(
+        &mut self,
+        now: Moment,
+        unit: &mut Unit,
+        end: End,
+        how: &str,
+        actions: &mut Vec<Action>,
+    ) {
         let asked = matches!(unit.life, Life::Stopping { .. });
-        unit.life = Life::Stopped;
+        unit.life = unit.without_process(now);
         // A service that had not come up yet has nothing to lose, and may not know SIGTERM yet.
         let in_order = asked && (end == End::Code(0) || unit.finished.is_some());
         if unit.rules.essential && unit.was_ready && !in_order {
             let name = unit.rules.name;
             self.spoil(format!("{name} {how} while the host was stopping"), SEE_LOG, actions);
+        }
+    }
+
+    /// So many sessions of a service go on though its process has ended.
+    pub(crate) fn sessions_left(
+        &mut self,
+        now: Moment,
+        unit: &mut Unit,
+        count: usize,
+        actions: &mut Vec<Action>,
+    ) {
+        let Life::Lingering { look } = &mut unit.life else { return };
+        *look = now + LOOK;
+        // They may be left behind: how they end has no bearing on the data root, and nothing else shall wait for them.
+        if count == 0 || now >= self.schedule.containers {
+            unit.life = Life::Stopped;
+            return;
+        }
+        let (said, line) = if now < self.end_sessions {
+            let time = (self.end_sessions - now).as_secs_f64();
+            (SessionsSaid::Awaited, format!("sessions: {count}; they have {time:.1} s to end by themselves"))
+        } else {
+            (SessionsSaid::Ended, format!("sessions: {count}; they are ended, for their time is over"))
+        };
+        if said > self.sessions_said {
+            self.sessions_said = said;
+            say(actions, Level::Info, format!("{} has {line}", unit.rules.name));
         }
     }
 
@@ -148,7 +219,8 @@ impl Stop {
                 .filter_map(|service| {
                     let unit = units.get(service)?;
                     match unit.life {
-                        Life::Stopping { killed: true, .. } => Some(self.schedule.end),
+                        Life::Stopping { killed: true, .. } => Some(self.left_behind(unit)),
+                        Life::Lingering { look } => Some(look),
                         Life::Stopping { .. } if unit.rules.holds_containers => {
                             Some(self.latest(service, units).min(end_containers))
                         }
@@ -214,7 +286,9 @@ impl Stop {
         let has_ended = |used: &usize| {
             units.get(*used).is_some_and(|used| used.rules.essential && used.life == Life::Stopped)
         };
-        if let Some(finished) = unit.finished {
+        if unit.rules.holds_sessions {
+            self.schedule.sessions.min(self.kill_sessions)
+        } else if let Some(finished) = unit.finished {
             (finished + FINISHED_GRACE).min(self.schedule.holder)
         } else if unit.rules.uses.iter().any(has_ended) {
             // What it uses has died under it: it waits in vain.
@@ -223,6 +297,22 @@ impl Stop {
             self.schedule.holder
         } else {
             self.schedule.services
+        }
+    }
+
+    /// When a service that does not even end when it is killed is waited for no longer.
+    fn left_behind(&self, unit: &Unit) -> Moment {
+        if unit.rules.holds_sessions { self.schedule.containers } else { self.schedule.end }
+    }
+
+    /// What sessions get at `now`: time, or a signal.
+    fn sessions_signal(&self, now: Moment) -> Option<Signal> {
+        if now < self.end_sessions {
+            None
+        } else if now < self.kill_sessions {
+            Some(Signal::Terminate)
+        } else {
+            Some(Signal::Kill)
         }
     }
 
@@ -235,7 +325,12 @@ impl Stop {
             let Some(unit) = units.get_mut(service) else { continue };
             let name = unit.rules.name;
             match unit.life {
-                Life::Waiting | Life::Backoff { .. } => unit.life = Life::Stopped,
+                // A listener that died may have left sessions, too.
+                Life::Waiting | Life::Backoff { .. } => unit.life = unit.without_process(now),
+                Life::Lingering { look } if now >= look => {
+                    unit.life = Life::Lingering { look: now + LOOK };
+                    actions.push(Action::EndSessions { service, signal: self.sessions_signal(now) });
+                }
                 Life::Starting { pid, .. } if !used => {
                     unit.life = Life::Stopping { pid, killed: false };
                     actions.push(Action::Signal { service, signal: Signal::Terminate });
@@ -251,7 +346,7 @@ impl Stop {
                         self.spoil(format!("{name} did not end in time and is killed"), MORE_TIME, actions);
                     }
                 }
-                Life::Stopping { killed: true, .. } if now >= self.schedule.end => {
+                Life::Stopping { killed: true, .. } if now >= self.left_behind(unit) => {
                     say(actions, Level::Error, format!("{name} cannot be killed and is left behind"));
                     unit.life = Life::Stopped;
                 }

@@ -11,7 +11,9 @@ fn rules(name: &'static str, uses: &[usize]) -> Rules {
         answers_ping: is_engine,
         takes_options: is_engine,
         holds_containers: is_engine,
-        essential: name != "resolver",
+        holds_sessions: name == "sshd",
+        awaited: name != "resolver",
+        essential: name != "resolver" && name != "sshd",
     }
 }
 
