@@ -145,7 +145,7 @@ pub(crate) fn connections() -> Connections {
     entries.retain(|entry| SSHD.contains(&entry.name.as_str()) && !entry.is_zombie);
     let mut found = Connections { sessions: Vec::new(), others: Vec::new() };
     // A container's own sshd may be our child, too, when its shim has died; it has a pid namespace of its own.
-    let is_root = |entry: &&Entry| entry.parent == ourselves() && shares_namespace(entry.pid, "pid");
+    let is_root = |entry: &&Entry| entry.parent == ourselves() && !is_in_container(entry.pid);
     for root in entries.iter().filter(is_root).map(|entry| entry.pid) {
         let mut family = below(&entries, &[root]);
         family.push(root);
@@ -200,6 +200,19 @@ fn shares_namespace(pid: i32, kind: &str) -> bool {
     namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"))
 }
 
+/// Whether a process is in a pid namespace below ours. Unlike the link to its namespace this can be read of a process that keeps
+/// others from tracing it, as sshd's do.
+fn is_in_container(pid: i32) -> bool {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    depth(&String::from_utf8_lossy(&status)) > 1
+}
+
+/// In how many pid namespaces, from ours down, a process has a number (proc_pid_status(5)).
+fn depth(status: &str) -> usize {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.map_or(1, |numbers| numbers.split_whitespace().count())
+}
+
 /// The living among `entries` that descend from one of `roots`.
 fn below(entries: &[Entry], roots: &[i32]) -> Vec<i32> {
     let mut children: BTreeMap<i32, Vec<&Entry>> = BTreeMap::new();
@@ -245,6 +258,14 @@ mod tests {
         ];
         assert_eq!(below(&entries, &[1]), [5, 7]);
         assert_eq!(below(&entries, &[9]), [0; 0]);
+    }
+
+    #[test]
+    fn a_container_has_numbers_of_its_own() {
+        assert_eq!(depth("Name:\tsshd\nNSpid:\t41\nNSpgid:\t41\t7\n"), 1);
+        assert_eq!(depth("Name:\tsshd\nNSpid:\t41\t7\n"), 2);
+        assert_eq!(depth(""), 1);
+        assert!(!is_in_container(ourselves()));
     }
 
     #[test]
