@@ -150,19 +150,21 @@ pub(crate) fn connections() -> Connections {
         let mut family = below(&entries, &[root]);
         family.push(root);
         let title = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if family.iter().any(|pid| is_logged_in(&title(pid))) {
-            found.sessions.push(family);
-        } else {
+        if family.iter().any(|pid| is_before_login(&title(pid))) {
             found.others.extend(family);
+        } else {
+            found.sessions.push(family);
         }
     }
     found
 }
 
-/// Whether a process of sshd says so of itself: `sshd-session: derek@pts/0` is a session; `sshd-session: derek [priv]` alone
-/// and `sshd-session: [accepted]` are connections on which nobody has logged in yet (OpenSSH, `session.c` and `sshd-session.c`).
-fn is_logged_in(title: &[u8]) -> bool {
-    title.contains(&b'@')
+/// Whether a process of sshd says of itself that nobody has logged in on its connection yet: `sshd-session: [accepted]`, and
+/// beside it `sshd-auth: derek [net]`. Later they are `sshd-session: derek [priv]`, and `sshd-session: derek@pts/0`, or without a
+/// terminal's name where only ports are forwarded.
+fn is_before_login(title: &[u8]) -> bool {
+    let title = String::from_utf8_lossy(title);
+    title.starts_with("sshd-auth") || title.contains("[accepted]") || title.contains("[net]")
 }
 
 /// What a host that was killed left running, where that did not end with it: shims (whose command line names `socket`, the
@@ -271,13 +273,14 @@ mod tests {
     #[test]
     fn who_is_logged_in_is_told_by_the_title() {
         for (title, expected) in [
-            ("sshd-session: derek@pts/0\0\0", true),
-            ("sshd: derek@notty", true),
+            ("sshd-session: derek@pts/0\0\0", false),
+            ("sshd-session: derek", false),
             ("sshd-session: derek [priv]", false),
-            ("sshd-session: [accepted]", false),
-            ("", false),
+            ("sshd-session: [accepted]", true),
+            ("sshd-auth: derek [net]", true),
+            ("sshd: unknown [net]", true),
         ] {
-            assert_eq!(is_logged_in(title.as_bytes()), expected, "{title}");
+            assert_eq!(is_before_login(title.as_bytes()), expected, "{title}");
         }
     }
 

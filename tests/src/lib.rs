@@ -20,6 +20,7 @@ mod nested;
 mod network;
 mod options;
 mod registry;
+mod ssh;
 mod volume;
 mod wait;
 
@@ -32,7 +33,8 @@ pub use inside::Process;
 pub use log::Line;
 pub use nested::{POLITE, STUBBORN};
 pub use network::{Neighbour, Network};
-pub use options::{HostOptions, RUN_OPTIONS, image};
+pub use options::{HostOptions, RUN_OPTIONS, image, ssh_image};
 pub use registry::{REGISTRY, REGISTRY_PORT, Registry};
+pub use ssh::{Session, SshClient};
 pub use volume::Volume;
 pub use wait::{patience, until, until_equal};
