@@ -324,9 +324,11 @@ impl Stop {
             let latest = self.latest(service, units);
             let Some(unit) = units.get_mut(service) else { continue };
             let name = unit.rules.name;
-            match unit.life {
+            if matches!(unit.life, Life::Waiting | Life::Backoff { .. }) {
                 // A listener that died may have left sessions, too.
-                Life::Waiting | Life::Backoff { .. } => unit.life = unit.without_process(now),
+                unit.life = unit.without_process(now);
+            }
+            match unit.life {
                 Life::Lingering { look } if now >= look => {
                     unit.life = Life::Lingering { look: now + LOOK };
                     actions.push(Action::EndSessions { service, signal: self.sessions_signal(now) });
