@@ -284,7 +284,9 @@ impl Stop {
     fn latest(&self, service: usize, units: &[Unit]) -> Moment {
         let Some(unit) = units.get(service) else { return self.schedule.end };
         let has_ended = |used: &usize| {
-            units.get(*used).is_some_and(|used| used.rules.essential && used.life == Life::Stopped)
+            units.get(*used).is_some_and(|used| {
+                used.rules.essential && matches!(used.life, Life::Stopped | Life::Lingering { .. })
+            })
         };
         if unit.rules.holds_sessions {
             self.schedule.sessions.min(self.kill_sessions)
