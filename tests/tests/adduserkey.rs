@@ -62,7 +62,7 @@ fn ten_calls_at_the_same_moment_add_one_line() {
     let keys: Vec<String> =
         (0..10).map(|n| client.make_key(&format!("key-{n}"), &["-t", "ed25519"])).collect();
     at_once(&|call| ["derek".to_owned(), keys[call].clone()]);
-    let mut expected = [&[key.clone()], &keys[..]].concat();
+    let mut expected = [std::slice::from_ref(&key), &keys[..]].concat();
     expected.sort();
     let mut found = lines(&host, "derek");
     found.sort();

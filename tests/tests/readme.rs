@@ -95,6 +95,7 @@ typed! {
     without_a_port: "Without a port",
     without_tls: "Without TLS",
     keep_the_images: "Keep the images",
+    log_in_over_ssh: "Log in over ssh",
     ask_a_host: "Ask a host",
     how_a_host_stops: "How a host stops",
     what_survives: "What survives a kill and a power cut",

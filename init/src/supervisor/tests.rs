@@ -548,9 +548,8 @@ fn sessions_have_half_of_the_containers_time() {
     assert!(done(host.handle(ms(1001), sessions(2))).is_empty());
     assert_eq!(host.units[2].state(), ServiceState::Stopping);
     let mut signals = Vec::new();
-    let mut now = ms(1001);
     let asked = loop {
-        now = host.deadline().unwrap();
+        let now = host.deadline().unwrap();
         let actions = done(host.handle(now, Event::Tick));
         if actions.contains(&terminate(1)) {
             break now;
