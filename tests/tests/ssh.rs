@@ -5,7 +5,9 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
-use dind_tests::{Call, Host, HostOptions, Line, POLITE, SshClient, docker, ssh_image, until, until_equal};
+use dind_tests::{
+    Call, Host, HostOptions, Line, POLITE, STUBBORN, SshClient, docker, ssh_image, until, until_equal,
+};
 
 /// A host on which derek may log in.
 #[track_caller]
@@ -375,6 +377,8 @@ fn a_connection_without_a_login_is_not_waited_for() {
 fn sessions_are_found_under_another_init_too() {
     let client = SshClient::new();
     let host = host_of(&client, Host::options().run(["--init"]).env("DIND_STOP_TIMEOUT", "4"));
+    host.load_busybox();
+    host.run_nested("stubborn", &["--stop-timeout", "60"], STUBBORN);
     let _session = client.session("derek", &host, &[], "sleep 1000");
     host.stop_within(4);
     host.assert_exited(0);
