@@ -14,6 +14,10 @@ pub const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 pub const ENGINE_CONFIG: &str = "/run/dind/daemon.json";
 /// The authorities that dockerd trusts, where `DIND_CA_CERTIFICATES` adds some.
 pub const AUTHORITIES: &str = "/run/dind/ca-certificates.pem";
+/// How sshd is configured. A host in whose image it is runs sshd; other files of its kind are in the folder of this name and `.d`.
+pub const SSHD_CONFIG: &str = "/etc/dind/sshd_config";
+/// A file for each user with the keys that `adduserkey` added.
+pub const AUTHORIZED_KEYS: &str = "/etc/ssh/authorized_keys.d";
 /// Certificates, in `ca/`, `server/` and `client/`, unless `DOCKER_TLS_CERTDIR` says otherwise.
 pub const CERTIFICATES: &str = "/certs";
 /// `dind-init`'s own runtime files.

@@ -48,6 +48,10 @@ pub(crate) enum Job {
     Sync { data_root: PathBuf, engine_root: PathBuf },
     /// Bring the data to the disk at the end, and perhaps mark it clean.
     Flush { data_root: PathBuf, engine_root: PathBuf, clean: bool },
+    /// Add, remove or list keys of users.
+    Adduserkey { remove: bool, list: bool, words: Vec<String> },
+    /// Make sshd's host keys.
+    HostKeys,
     /// Print help or the version.
     Print(String),
 }
@@ -87,6 +91,31 @@ enum Ask {
         #[arg(long)]
         json: bool,
     },
+    /// Let a user log in over ssh with a key
+    ///
+    /// The user is made if need be, may run docker and sudo without a password, and is root on the host by that. Only hosts with
+    /// sshd have such users: dind-debian-ssh. It can be called as `adduserkey`, too, at any time, also while the host starts.
+    ///
+    /// KEY is a public key as ssh-keygen writes it: [OPTIONS] TYPE BASE64 [COMMENT], in quotes. `-` reads keys from standard input,
+    /// one a line, without comments and blank lines. Types are ssh-ed25519, ecdsa-sha2-nistp256, -384 and -521, ssh-rsa of 2048 bits
+    /// and more, and those of security keys (sk-ssh-ed25519@openssh.com, sk-ecdsa-sha2-nistp256@openssh.com). Options are those of
+    /// sshd(8). A key that is there already is not added twice: its options and comment become the new ones. To remove a key its
+    /// SHA256 fingerprint will do; sessions that it began go on.
+    ///
+    /// Bad names and keys end it with 64, and then nothing is changed, whichever of several keys was bad.
+    #[command(override_usage = "dind-init adduserkey USER KEY\n       dind-init adduserkey USER -\n       \
+                                dind-init adduserkey --remove USER KEY\n       dind-init adduserkey --list [USER]")]
+    Adduserkey {
+        /// Take the key away again
+        #[arg(long, conflicts_with = "list")]
+        remove: bool,
+        /// Print the keys of USER, or of all users, each with its fingerprint
+        #[arg(long)]
+        list: bool,
+        /// A name such as derek, and a public key
+        #[arg(value_name = "USER KEY", allow_hyphen_values = true, trailing_var_arg = true, num_args = 0..)]
+        words: Vec<String>,
+    },
     /// Check that every image is whole: each layer against the list of its files; ends with 70 when one is damaged
     Verify {
         /// The data root; it may be one that no host uses
@@ -117,6 +146,8 @@ enum Helper {
     },
     /// Mount the data root's disk
     Disk { data_root: PathBuf, bytes: u64 },
+    /// Make sshd's host keys
+    HostKeys,
     /// Put a container on trial
     Trial,
     /// Relay name queries of nested containers
@@ -137,6 +168,13 @@ enum Helper {
     },
 }
 
+/// The words of a command line, whose first is the name that the program was called by: a link to it is called `adduserkey`.
+pub(crate) fn words(mut line: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let name = line.next().map(PathBuf::from).unwrap_or_default();
+    let is_link = name.file_name().is_some_and(|name| name == "adduserkey");
+    is_link.then(|| OsString::from("adduserkey")).into_iter().chain(line)
+}
+
 /// Reads the arguments (without the program's name).
 ///
 /// # Errors
@@ -152,7 +190,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         }
         None | Some("dockerd" | ENTRYPOINT) => Ok(Job::Host(texts(words)?)),
         Some(option) if option.starts_with('-') => Ok(Job::Host(texts(words)?)),
-        Some("status" | "wait" | "health" | "doctor" | "verify" | process::HELPER) => {
+        Some("status" | "wait" | "health" | "doctor" | "verify" | "adduserkey" | process::HELPER) => {
             subcommand(&texts(words)?)
         }
         Some(_) => Ok(Job::Command(words)),
@@ -201,9 +239,11 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Health => Ok(Job::Health),
             Ask::Doctor { json } => Ok(Job::Doctor { json }),
             Ask::Verify { data_root, json } => Ok(Job::Verify { data_root, json }),
+            Ask::Adduserkey { remove, list, words } => Ok(Job::Adduserkey { remove, list, words }),
             Ask::Exec => exec(&[]),
             Ask::Helper { job } => Ok(match job {
                 Helper::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
+                Helper::HostKeys => Job::HostKeys,
                 Helper::Trial => Job::Trial,
                 Helper::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
                 Helper::Resolver { servers } => Job::Resolver { servers },

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ struct Running {
     tail: VecDeque<String>,
     /// Whether the process has logged an event: one that refuses its options writes plain text.
     spoke: bool,
+    /// Whether it has written its [ready words](Service::ready_words).
+    ready: bool,
     /// The last line that was no event: what a daemon that gives up says, gives up for.
     said: Option<String>,
 }
@@ -139,6 +142,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
             output: None,
             tail: VecDeque::new(),
             spoke: false,
+            ready: false,
             said: None,
         })
         .collect();
@@ -204,9 +208,7 @@ impl Host<'_> {
         self.log.flush();
         let mut events = Vec::new();
         for service in 0..self.running.len() {
-            if self.read_output(service, false) {
-                events.push(Event::Finished { service });
-            }
+            events.extend(self.read_output(service, false));
         }
         for pid in self.prepared.notifications.ready() {
             let sender = self.running.iter().position(|running| running.pid == Some(pid));
@@ -341,6 +343,15 @@ impl Host<'_> {
                     process::send(pid, Unix::SIGKILL);
                 }
             }
+            Action::EndSessions { service, signal } => {
+                let connections = process::connections();
+                // Who has not logged in yet does not any more.
+                connections.others.iter().for_each(|pid| process::send(*pid, Unix::SIGTERM));
+                if let Some(signal) = signal {
+                    connections.sessions.iter().flatten().for_each(|pid| process::send(*pid, unix(signal)));
+                }
+                return Some(Event::SessionsLeft { service, count: connections.sessions.len() });
+            }
             Action::EndStrays { signal } => {
                 let mut strays = process::descendants();
                 // It ends by itself as soon as the disk has taken everything, which the flush waits for, too.
@@ -392,6 +403,7 @@ impl Host<'_> {
                 running.pid = Some(started.pid);
                 running.output = Some(Lines::new(started.output));
                 running.spoke = false;
+                running.ready = false;
                 running.said = None;
                 running.tail.clear();
                 Event::Spawned { service, pid: started.pid }
@@ -474,11 +486,11 @@ impl Host<'_> {
         }
     }
 
-    /// Passes on what a service has written; with `all`, what it wrote last, too. Says whether its last words were among it.
-    fn read_output(&mut self, service: usize, all: bool) -> bool {
-        let Some(running) = self.running.get_mut(service) else { return false };
-        let Some(output) = &mut running.output else { return false };
-        let mut finished = false;
+    /// Passes on what a service has written; with `all`, what it wrote last, too. What it said to us by it is an event.
+    fn read_output(&mut self, service: usize, all: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        let Some(running) = self.running.get_mut(service) else { return events };
+        let Some(output) = &mut running.output else { return events };
         let lines = if all { output.rest() } else { output.read() };
         for line in lines {
             let (level, message) = log::parse_event(&line);
@@ -493,7 +505,17 @@ impl Host<'_> {
                 None if line.starts_with("See '") => {}
                 None => running.said = Some(line.strip_prefix("Status: ").unwrap_or(&line).to_owned()),
             }
-            finished |= level.is_some() && running.service.last_words == Some(message.as_str());
+            if level.is_some() && running.service.last_words == Some(message.as_str()) {
+                events.push(Event::Finished { service });
+            }
+            if running.service.ready_words.is_some_and(|words| line.starts_with(words)) {
+                events.push(Event::Notified { service });
+                running.ready = true;
+            }
+            if running.ready {
+                // It writes plain text for ever, and none of it is why it ends.
+                running.said = None;
+            }
             self.log.line(level.unwrap_or(Level::Info), running.service.rules.name, &message);
             if running.tail.len() >= TAIL {
                 running.tail.pop_front();
@@ -503,7 +525,7 @@ impl Host<'_> {
         if all || output.fd().is_none() {
             running.output = None;
         }
-        finished
+        events
     }
 
     fn summary(&self) -> Summary {
@@ -568,6 +590,7 @@ fn write_config(config: Option<&Config>) -> io::Result<()> {
             }
             fs::write(path, text)
         }
+        Some(Config::Folder(folder)) => fs::DirBuilder::new().recursive(true).mode(0o755).create(folder),
         Some(Config::Engine(config)) => config.write(),
     }
 }

@@ -15,7 +15,7 @@ use crate::repair::{containers, images};
 use crate::settings::Settings;
 use crate::sync::Synced;
 use crate::tls::Parsed;
-use crate::{arguments, ground, process};
+use crate::{arguments, ground, process, users};
 
 /// Environment, arguments and `daemon.json`: `NAME=value` a line, then arguments, then the file, apart by NUL.
 pub fn settings(bytes: &[u8]) {
@@ -80,4 +80,9 @@ pub fn records(bytes: &[u8]) {
 /// Certificates that somebody brought.
 pub fn certificates(bytes: &[u8]) {
     let _ = Parsed::read(&String::from_utf8_lossy(bytes), "/certs/cert.pem");
+}
+
+/// Names of users, keys, and the tables of accounts.
+pub fn users(bytes: &[u8]) {
+    users::fuzz(&String::from_utf8_lossy(bytes));
 }

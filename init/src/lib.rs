@@ -37,11 +37,13 @@ mod services;
 mod settings;
 mod shutdown;
 mod signals;
+mod sshd;
 mod status;
 mod supervisor;
 mod sync;
 mod terminal;
 mod tls;
+mod users;
 
 use std::ffi::OsString;
 use std::fs;
@@ -65,6 +67,7 @@ use helper::{Door, NotUp};
 use log::{Log, Output};
 use notify::Notifications;
 use settings::{Listen, Settings};
+use sshd::HostKeys;
 use status::StatusSocket;
 use supervisor::Outcome;
 
@@ -81,7 +84,7 @@ pub fn main() -> ExitCode {
         );
         std::process::exit(exit::FAILED.into());
     }));
-    let result = match arguments::parse(std::env::args_os().skip(1)) {
+    let result = match arguments::parse(arguments::words(std::env::args_os())) {
         Ok(Job::Host(options)) => {
             let program = std::env::args_os().next();
             let stays = arguments::as_entrypoint(program.as_deref(), &options).and_then(ask::stay);
@@ -106,6 +109,11 @@ pub fn main() -> ExitCode {
             ground::run_trial();
             Ok(ExitCode::SUCCESS)
         }
+        Ok(Job::HostKeys) => {
+            ask::print(&sshd::print_host_keys());
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::Adduserkey { remove, list, words }) => users::run(remove, list, &words),
         Ok(Job::Repair { data_root, engine_root }) => repair::run(&data_root, &engine_root),
         Ok(Job::Verify { data_root, json }) => repair::verify(&ground::engine_root(&data_root), json),
         Ok(Job::Sync { data_root, engine_root }) => sync::run(&data_root, &engine_root),
@@ -192,6 +200,7 @@ fn bring_up(
     // Locked before anything is changed, so that a second host in the same place changes nothing.
     let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     let probes = ground::start_probes(&settings)?;
+    let host_keys = sshd::is_wanted().then(|| sshd::start_host_keys(&settings)).transpose()?;
     let surroundings = match ground::prepare(&settings, &mut steps, log) {
         Ok(surroundings) => surroundings,
         Err(failure) => {
@@ -228,6 +237,10 @@ fn bring_up(
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
     ground::refuse_missing(&ground.decisions)?;
+    if let Some(host_keys) = host_keys {
+        let said = host_keys.answer::<HostKeys>(&signals, log, None)?.said()?;
+        log.info(&format!("host keys: {said}"));
+    }
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
     };
@@ -263,7 +276,7 @@ fn bring_up(
 
 /// What a host says of itself before the loop runs.
 fn starting(endpoint: &Endpoint, data_root: &DataRoot, findings: &[Finding], warnings: &[String]) -> Status {
-    let services = services::PROGRAMS.map(|name| Service {
+    let services = services::programs().into_iter().map(|name| Service {
         name: name.to_owned(),
         state: ServiceState::Waiting,
         pid: None,
@@ -272,7 +285,7 @@ fn starting(endpoint: &Endpoint, data_root: &DataRoot, findings: &[Finding], war
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         phase: Phase::Starting,
-        services: services.to_vec(),
+        services: services.collect(),
         endpoint: endpoint.clone(),
         certificate: None,
         last_stop: data_root.last_stop,

@@ -132,6 +132,47 @@ pub(crate) fn of_containers() -> Vec<i32> {
     below(&entries, &shims).into_iter().filter(|pid| ours.contains(pid) && !is_runc(pid)).collect()
 }
 
+/// What sshd's processes are called: a connection has one of its own, which has another for what is not trusted. Before
+/// OpenSSH 9.8 all are `sshd`, as the listener is.
+const SSHD: [&str; 3] = ["sshd", "sshd-session", "sshd-auth"];
+
+/// Connections that a listener of sshd has left behind when it ended: their processes are our children by then.
+pub(crate) struct Connections {
+    /// The processes of each on which somebody is logged in.
+    pub(crate) sessions: Vec<Vec<i32>>,
+    /// The processes of all others.
+    pub(crate) others: Vec<i32>,
+}
+
+/// Finds those connections, while there is no listener.
+pub(crate) fn connections() -> Connections {
+    let mut entries = all();
+    // What a user runs descends from a session, and is none.
+    entries.retain(|entry| SSHD.contains(&entry.name.as_str()) && !entry.is_zombie);
+    let mut found = Connections { sessions: Vec::new(), others: Vec::new() };
+    // A container's own sshd may be our child, too, when its shim has died; it has a pid namespace of its own.
+    let is_root = |entry: &&Entry| entry.parent == ourselves() && !is_in_container(entry.pid);
+    for root in entries.iter().filter(is_root).map(|entry| entry.pid) {
+        let mut family = below(&entries, &[root]);
+        family.push(root);
+        let title = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if family.iter().any(|pid| is_before_login(&title(pid))) {
+            found.others.extend(family);
+        } else {
+            found.sessions.push(family);
+        }
+    }
+    found
+}
+
+/// Whether a process of sshd says of itself that nobody has logged in on its connection yet: `sshd-session: [accepted]`, and
+/// beside it `sshd-auth: derek [net]`. Later they are `sshd-session: derek [priv]`, and `sshd-session: derek@pts/0`, or without a
+/// terminal's name where only ports are forwarded.
+fn is_before_login(title: &[u8]) -> bool {
+    let title = String::from_utf8_lossy(title);
+    title.starts_with("sshd-auth") || title.contains("[accepted]") || title.contains("[net]")
+}
+
 /// What a host that was killed left running, where that did not end with it: shims (whose command line names `socket`, the
 /// address of their containerd), and what descends from them. Every engine has its containerd at that address, so only a
 /// shim that sees the same files is meant.
@@ -165,6 +206,19 @@ fn ourselves() -> i32 {
 fn shares_namespace(pid: i32, kind: &str) -> bool {
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
     namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"))
+}
+
+/// Whether a process is in a pid namespace below ours. Unlike the link to its namespace this can be read of a process that keeps
+/// others from tracing it, as sshd's do.
+fn is_in_container(pid: i32) -> bool {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    depth(&String::from_utf8_lossy(&status)) > 1
+}
+
+/// In how many pid namespaces, from ours down, a process has a number (proc_pid_status(5)).
+fn depth(status: &str) -> usize {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.map_or(1, |numbers| numbers.split_whitespace().count())
 }
 
 /// The living among `entries` that descend from one of `roots`.
@@ -212,6 +266,28 @@ mod tests {
         ];
         assert_eq!(below(&entries, &[1]), [5, 7]);
         assert_eq!(below(&entries, &[9]), [0; 0]);
+    }
+
+    #[test]
+    fn a_container_has_numbers_of_its_own() {
+        assert_eq!(depth("Name:\tsshd\nNSpid:\t41\nNSpgid:\t41\t7\n"), 1);
+        assert_eq!(depth("Name:\tsshd\nNSpid:\t41\t7\n"), 2);
+        assert_eq!(depth(""), 1);
+        assert!(!is_in_container(ourselves()));
+    }
+
+    #[test]
+    fn who_is_logged_in_is_told_by_the_title() {
+        for (title, expected) in [
+            ("sshd-session: derek@pts/0\0\0", false),
+            ("sshd-session: derek", false),
+            ("sshd-session: derek [priv]", false),
+            ("sshd-session: [accepted]", true),
+            ("sshd-auth: derek [net]", true),
+            ("sshd: unknown [net]", true),
+        ] {
+            assert_eq!(is_before_login(title.as_bytes()), expected, "{title}");
+        }
     }
 
     #[test]

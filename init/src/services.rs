@@ -14,12 +14,14 @@ use crate::ground::Ground;
 use crate::options::tcp_port;
 use crate::process;
 use crate::settings::{Listen, Settings};
+use crate::sshd;
 use crate::supervisor::Rules;
 
 /// dockerd may have thousands of containers to look after before it answers.
 const DOCKERD_READY: Duration = Duration::from_secs(300);
 const CONTAINERD_READY: Duration = Duration::from_secs(60);
 const RESOLVER_READY: Duration = Duration::from_secs(10);
+const SSHD_READY: Duration = Duration::from_secs(30);
 
 /// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
@@ -38,6 +40,8 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
+    /// The words with which a line of its log begins that says that it is ready, where it may not know how to say so otherwise.
+    pub(crate) ready_words: Option<&'static str>,
     /// The words with which it says, in its log, that nothing is left for it to do but to end.
     pub(crate) last_words: Option<&'static str>,
     /// The file that it is configured by.
@@ -47,6 +51,8 @@ pub(crate) struct Service {
 /// A service's configuration file.
 #[derive(Debug, Clone)]
 pub(crate) enum Config {
+    /// A folder that must be there.
+    Folder(PathBuf),
     /// Where it is, and its text.
     Text(PathBuf, String),
     /// dockerd's: the user's, and what was decided.
@@ -56,8 +62,13 @@ pub(crate) enum Config {
 /// The programs of the services, in the order of [`all`]; they are found on `PATH`.
 pub(crate) const PROGRAMS: [&str; 2] = ["containerd", "dockerd"];
 
+/// The same, with sshd where the image is made for it.
+pub(crate) fn programs() -> Vec<&'static str> {
+    PROGRAMS.into_iter().chain(sshd::is_wanted().then_some("sshd")).collect()
+}
+
 /// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`];
-/// each with its program; `programs` has those of [`PROGRAMS`].
+/// each with its program; `programs` has those of [`programs`].
 pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) -> Vec<(Service, PathBuf)> {
     let engine = [containerd(settings, ground), dockerd(settings, ground)];
     let mut all: Vec<_> = engine.into_iter().zip(programs.iter().cloned()).collect();
@@ -69,7 +80,37 @@ pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) ->
             dockerd.rules.uses.push(1);
         }
     }
+    if let Some(program) = programs.get(PROGRAMS.len()) {
+        // Its sessions use all of them.
+        let uses = (0..all.len()).collect();
+        all.push((sshd(settings, uses), program.clone()));
+    }
     all
+}
+
+fn sshd(settings: &Settings, uses: Vec<usize>) -> Service {
+    let path = settings.environment.get("PATH").map(|path| ("PATH".to_owned(), path.clone()));
+    Service {
+        rules: Rules {
+            name: "sshd",
+            uses,
+            ready_within: SSHD_READY,
+            answers_ping: false,
+            takes_options: false,
+            holds_containers: false,
+            holds_sessions: true,
+            awaited: true,
+            essential: false,
+        },
+        arguments: ["-D", "-e", "-f", paths::SSHD_CONFIG].map(str::to_owned).to_vec(),
+        // What services are told (proxies with their passwords) is none of its users' business.
+        environment: path.into_iter().collect(),
+        leftovers: Vec::new(),
+        // Releases before 9.8 know no sd_notify(3), where their distribution has not taught it to them.
+        ready_words: Some("Server listening on "),
+        last_words: None,
+        config: Some(Config::Folder("/run/sshd".into())),
+    }
 }
 
 fn resolver(servers: &[IpAddr]) -> Service {
@@ -81,6 +122,8 @@ fn resolver(servers: &[IpAddr]) -> Service {
             answers_ping: false,
             takes_options: false,
             holds_containers: false,
+            holds_sessions: false,
+            awaited: false,
             essential: false,
         },
         arguments: [process::HELPER, "resolver"]
@@ -90,6 +133,7 @@ fn resolver(servers: &[IpAddr]) -> Service {
             .collect(),
         environment: BTreeMap::new(),
         leftovers: Vec::new(),
+        ready_words: None,
         last_words: None,
         config: None,
     }
@@ -106,12 +150,15 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
             answers_ping: false,
             takes_options: false,
             holds_containers: false,
+            holds_sessions: false,
+            awaited: true,
             essential: true,
         },
         arguments: vec!["--config".to_owned(), config.display().to_string()],
         environment: settings.environment.clone(),
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
+        ready_words: None,
         last_words: None,
         config: Some(Config::Text(config, containerd_config(&ground.engine_root, socket))),
     }
@@ -170,12 +217,15 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
             answers_ping: true,
             takes_options: true,
             holds_containers: true,
+            holds_sessions: false,
+            awaited: true,
             essential: true,
         },
         arguments,
         environment: ground.environment(&settings.environment),
         // A pid file is believed by dockerd when any process has that pid.
         leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
+        ready_words: None,
         // moby, `daemon/daemon.go`: containers have ended, and what is to be written has been written.
         last_words: Some("Daemon shutdown complete"),
         config: Some(Config::Engine(EngineConfig::new(
@@ -301,9 +351,12 @@ mod tests {
         let mut decision = crate::ground::Decision::good("dns", "", "");
         decision.relayed = vec!["127.0.0.11".parse().unwrap()];
         relayed.decisions.push(decision);
+        let programs = ["containerd", "dockerd", "sshd"].map(PathBuf::from);
+        let with_ssh = all(&settings, &relayed, &programs).into_iter().map(|(service, _)| service).collect();
         let table = [
             (all_on_plain_ground(&settings), vec!["containerd", "dockerd"]),
             (with_ground(&settings, &relayed), vec!["containerd", "resolver", "dockerd"]),
+            (with_ssh, vec!["containerd", "resolver", "dockerd", "sshd"]),
         ];
         for (services, names) in table {
             assert_eq!(services.iter().map(|service| service.rules.name).collect::<Vec<_>>(), names);

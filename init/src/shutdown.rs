@@ -1,6 +1,7 @@
 //! The order of a stop and how its time is spent. Pure, as the supervisor is.
 //!
-//! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. The
+//! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. A service
+//! that holds sessions has ended when they have, or when their share of the time is over: half of what containers have. The
 //! whole ends one second before the SIGKILL from outside, unless dockerd needs that second. dockerd gets one SIGTERM and
 //! ends by its own hand: when the time for containers is over, *they* are killed. A daemon is, only when all time is over.
 
@@ -16,6 +17,8 @@ const MARGIN: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long strays may take to end by themselves.
 const STRAYS_GRACE: Duration = Duration::from_millis(500);
+/// How long sessions may take to end when they were asked to.
+const SESSIONS_GRACE: Duration = Duration::from_secs(1);
 /// How long a service may take to end when nothing is left for it to do. dockerd waits five seconds for clients that keep a
 /// connection, `docker events` for example; all that it had to write has been written by then.
 const FINISHED_GRACE: Duration = Duration::from_millis(250);
@@ -32,8 +35,10 @@ pub(crate) const SEE_LOG: &str =
 /// The moments of a stop, each the latest for what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// Whoever works on the host may go on until here: half of the time that containers have.
+    /// Whoever works on the host, a command and sessions, may go on until here: half of the time that containers have.
     pub(crate) work: Moment,
+    /// Sessions that were asked to end may take until here.
+    pub(crate) work_killed: Moment,
     /// Containers may take until here to end by their own means.
     pub(crate) containers: Moment,
     /// The service that holds containers may take until here.
@@ -57,6 +62,7 @@ impl Schedule {
         let containers = planned - after;
         Self {
             work: asked + (containers - asked) / 2,
+            work_killed: asked + (containers - asked) / 2 + ((containers - asked) / 4).min(SESSIONS_GRACE),
             containers,
             holder: late(45),
             services: late(55),
@@ -97,6 +103,18 @@ pub(crate) struct Stop {
     asked: bool,
     hurried: bool,
     containers_killed: bool,
+    /// When sessions are asked to end, and when they are killed: as scheduled, or sooner in a hurry.
+    end_sessions: Moment,
+    kill_sessions: Moment,
+    /// What the log has been told about sessions.
+    sessions_said: SessionsSaid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum SessionsSaid {
+    Nothing,
+    Awaited,
+    Ended,
 }
 
 impl Stop {
@@ -106,7 +124,18 @@ impl Stop {
         let schedule = Schedule::new(now, stop_timeout);
         let step = Step::Services { end_containers: schedule.containers };
         let asked = outcome == Outcome::CLEAN;
-        Self { schedule, step, outcome, clean, asked, hurried: false, containers_killed: false }
+        Self {
+            schedule,
+            step,
+            outcome,
+            clean,
+            asked,
+            hurried: false,
+            containers_killed: false,
+            end_sessions: schedule.work,
+            kill_sessions: schedule.work_killed,
+            sessions_said: SessionsSaid::Nothing,
+        }
     }
 
     /// A command runs in the foreground: nothing else is asked to end before it has ended.
@@ -136,8 +165,8 @@ impl Stop {
         if self.hurried { Moment::ZERO } else { self.schedule.containers }
     }
 
-    /// Somebody asks for a stop that is under way. Who asked before cannot wait: containers get no more time. Nothing that
-    /// protects data is skipped.
+    /// Somebody asks for a stop that is under way. Who asked before cannot wait: the command, sessions and
+    /// containers get no more time. Nothing that protects data is skipped.
     pub(crate) fn asked_again(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
         let first = !std::mem::replace(&mut self.asked, true);
         let (Step::Command { until: latest, .. } | Step::Services { end_containers: latest }) =
@@ -148,19 +177,55 @@ impl Stop {
         if !first && !self.hurried {
             say(actions, Level::Info, format!("hurrying, because of another {why}"));
             *latest = now.min(*latest);
+            self.end_sessions = now.min(self.end_sessions);
+            self.kill_sessions = (now + SESSIONS_GRACE).min(self.kill_sessions);
             self.hurried = true;
         }
     }
 
     /// A service's process ended.
-    pub(crate) fn ended(&mut self, unit: &mut Unit, end: End, how: &str, actions: &mut Vec<Action>) {
+    pub(crate) fn ended(
+        &mut self,
+        now: Moment,
+        unit: &mut Unit,
+        end: End,
+        how: &str,
+        actions: &mut Vec<Action>,
+    ) {
         let asked = matches!(unit.life, Life::Stopping { .. });
-        unit.life = Life::Stopped;
+        unit.life = unit.without_process(now);
         // A service that had not come up yet has nothing to lose, and may not know SIGTERM yet.
         let in_order = asked && (end == End::Code(0) || unit.finished.is_some());
         if unit.rules.essential && unit.was_ready && !in_order {
             let name = unit.rules.name;
             self.spoil(format!("{name} {how} while the host was stopping"), SEE_LOG, actions);
+        }
+    }
+
+    /// So many sessions of a service go on though its process has ended.
+    pub(crate) fn sessions_left(
+        &mut self,
+        now: Moment,
+        unit: &mut Unit,
+        count: usize,
+        actions: &mut Vec<Action>,
+    ) {
+        let Life::Lingering { look } = &mut unit.life else { return };
+        *look = now + LOOK;
+        // They may be left behind: how they end has no bearing on the data root, and nothing else shall wait for them.
+        if count == 0 || now >= self.schedule.containers {
+            unit.life = Life::Stopped;
+            return;
+        }
+        let (said, line) = if now < self.end_sessions {
+            let time = (self.end_sessions - now).as_secs_f64();
+            (SessionsSaid::Awaited, format!("sessions: {count}; they have {time:.1} s to end by themselves"))
+        } else {
+            (SessionsSaid::Ended, format!("sessions: {count}; they are ended, for their time is over"))
+        };
+        if said > self.sessions_said {
+            self.sessions_said = said;
+            say(actions, Level::Info, format!("{} has {line}", unit.rules.name));
         }
     }
 
@@ -193,7 +258,8 @@ impl Stop {
                 .filter_map(|service| {
                     let unit = units.get(service)?;
                     match unit.life {
-                        Life::Stopping { killed: true, .. } => Some(self.schedule.end),
+                        Life::Stopping { killed: true, .. } => Some(self.left_behind(unit)),
+                        Life::Lingering { look } => Some(look),
                         Life::Stopping { .. } if unit.rules.holds_containers => {
                             Some(self.latest(service, units).min(end_containers))
                         }
@@ -269,9 +335,13 @@ impl Stop {
     fn latest(&self, service: usize, units: &[Unit]) -> Moment {
         let Some(unit) = units.get(service) else { return self.schedule.end };
         let has_ended = |used: &usize| {
-            units.get(*used).is_some_and(|used| used.rules.essential && used.life == Life::Stopped)
+            units.get(*used).is_some_and(|used| {
+                used.rules.essential && matches!(used.life, Life::Stopped | Life::Lingering { .. })
+            })
         };
-        if let Some(finished) = unit.finished {
+        if unit.rules.holds_sessions {
+            self.schedule.work.min(self.kill_sessions)
+        } else if let Some(finished) = unit.finished {
             (finished + FINISHED_GRACE).min(self.schedule.holder)
         } else if unit.rules.uses.iter().any(has_ended) {
             // What it uses has died under it: it waits in vain.
@@ -283,6 +353,22 @@ impl Stop {
         }
     }
 
+    /// When a service that does not even end when it is killed is waited for no longer.
+    fn left_behind(&self, unit: &Unit) -> Moment {
+        if unit.rules.holds_sessions { self.schedule.containers } else { self.schedule.end }
+    }
+
+    /// What sessions get at `now`: time, or a signal.
+    fn sessions_signal(&self, now: Moment) -> Option<Signal> {
+        if now < self.end_sessions {
+            None
+        } else if now < self.kill_sessions {
+            Some(Signal::Terminate)
+        } else {
+            Some(Signal::Kill)
+        }
+    }
+
     /// Asks each service to end as soon as nothing uses it any more, and kills it when its time is over.
     fn end_services(&mut self, now: Moment, units: &mut [Unit], actions: &mut Vec<Action>) {
         for service in (0..units.len()).rev() {
@@ -291,8 +377,15 @@ impl Stop {
             let latest = self.latest(service, units);
             let Some(unit) = units.get_mut(service) else { continue };
             let name = unit.rules.name;
+            if matches!(unit.life, Life::Waiting | Life::Backoff { .. }) {
+                // A listener that died may have left sessions, too.
+                unit.life = unit.without_process(now);
+            }
             match unit.life {
-                Life::Waiting | Life::Backoff { .. } => unit.life = Life::Stopped,
+                Life::Lingering { look } if now >= look => {
+                    unit.life = Life::Lingering { look: now + LOOK };
+                    actions.push(Action::EndSessions { service, signal: self.sessions_signal(now) });
+                }
                 Life::Starting { pid, .. } if !used => {
                     unit.life = Life::Stopping { pid, killed: false };
                     actions.push(Action::Signal { service, signal: Signal::Terminate });
@@ -308,7 +401,7 @@ impl Stop {
                         self.spoil(format!("{name} did not end in time and is killed"), MORE_TIME, actions);
                     }
                 }
-                Life::Stopping { killed: true, .. } if now >= self.schedule.end => {
+                Life::Stopping { killed: true, .. } if now >= self.left_behind(unit) => {
                     say(actions, Level::Error, format!("{name} cannot be killed and is left behind"));
                     unit.life = Life::Stopped;
                 }

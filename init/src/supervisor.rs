@@ -60,10 +60,27 @@ pub(crate) struct Unit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Waiting,
-    Starting { pid: Option<i32>, since: Moment, notice: Moment, ping: Option<Moment>, killed: bool },
-    Ready { pid: i32 },
-    Backoff { until: Moment },
-    Stopping { pid: Option<i32>, killed: bool },
+    Starting {
+        pid: Option<i32>,
+        since: Moment,
+        notice: Moment,
+        ping: Option<Moment>,
+        killed: bool,
+    },
+    Ready {
+        pid: i32,
+    },
+    Backoff {
+        until: Moment,
+    },
+    Stopping {
+        pid: Option<i32>,
+        killed: bool,
+    },
+    /// Its process has ended in a stop; sessions that it began may go on, and are looked at again at `look`.
+    Lingering {
+        look: Moment,
+    },
     Stopped,
 }
 
@@ -73,8 +90,13 @@ impl Unit {
         match self.life {
             Life::Starting { pid, .. } | Life::Stopping { pid, .. } => pid,
             Life::Ready { pid } => Some(pid),
-            Life::Waiting | Life::Backoff { .. } | Life::Stopped => None,
+            Life::Waiting | Life::Backoff { .. } | Life::Lingering { .. } | Life::Stopped => None,
         }
+    }
+
+    /// What becomes of it in a stop, when it has no process any more.
+    pub(crate) fn without_process(&self, now: Moment) -> Life {
+        if self.rules.holds_sessions { Life::Lingering { look: now } } else { Life::Stopped }
     }
 
     /// The word for the status document.
@@ -84,7 +106,7 @@ impl Unit {
             Life::Starting { .. } => ServiceState::Starting,
             Life::Ready { .. } => ServiceState::Ready,
             Life::Backoff { .. } => ServiceState::Backoff,
-            Life::Stopping { .. } => ServiceState::Stopping,
+            Life::Stopping { .. } | Life::Lingering { .. } => ServiceState::Stopping,
             Life::Stopped => ServiceState::Stopped,
         }
     }
@@ -151,7 +173,13 @@ impl Supervisor {
     pub(crate) fn phase(&self) -> Phase {
         if self.stop.is_some() {
             Phase::Stopping
-        } else if self.started && self.essential().all(|unit| matches!(unit.life, Life::Ready { .. })) {
+        } else if self.started
+            && self
+                .units
+                .iter()
+                .filter(|unit| unit.rules.awaited)
+                .all(|unit| matches!(unit.life, Life::Ready { .. }))
+        {
             Phase::Ready
         } else if self.was_ready {
             Phase::Degraded
@@ -289,6 +317,13 @@ impl Supervisor {
                     }
                 }
             }
+            Event::SessionsLeft { service, count } => {
+                if let Some(stop) = &mut self.stop
+                    && let Some(unit) = self.units.get_mut(service)
+                {
+                    stop.sessions_left(now, unit, count, actions);
+                }
+            }
             Event::StraysLeft { count } => {
                 if let Some(stop) = &mut self.stop {
                     stop.strays_left(now, count, actions);
@@ -345,7 +380,7 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(service) else { return };
         let name = unit.rules.name;
         if let Some(stop) = &mut self.stop {
-            stop.ended(unit, end, how, actions);
+            stop.ended(now, unit, end, how, actions);
             return;
         }
         if unit.rules.answers_ping {
@@ -357,7 +392,7 @@ impl Supervisor {
         // One that only refused its options has touched nothing.
         unit.crashed |= refusal.is_none() && unit.rules.essential;
         if let Some(failure) = verdict(unit, self.policy.on_failure, end, how, refusal) {
-            unit.life = Life::Stopped;
+            unit.life = unit.without_process(now);
             say(actions, Level::Error, format!("stopping, because {}", failure.cause));
             let outcome = Outcome { failure: Some(failure), blamed: Some(service), ..Outcome::CLEAN };
             self.begin_stop(now, outcome, actions);
@@ -481,7 +516,7 @@ fn verdict(
     let (name, deaths) = (unit.rules.name, unit.deaths.len());
     let within = if deaths >= DEATHS { " within a minute" } else { " without ever being ready" };
     match refusal {
-        _ if !unit.rules.essential => None,
+        _ if !unit.rules.awaited => None,
         Some(line) if unit.rules.takes_options && !unit.was_ready && matches!(end, End::Code(_)) => {
             if line.contains("tls:") || line.contains("x509") || line.contains("X509") {
                 return Some(Failure::usage(
@@ -502,13 +537,19 @@ fn verdict(
             cause: format!("{name} {how}, and DIND_ON_FAILURE is exit"),
             help: "look at its last lines, or leave DIND_ON_FAILURE out to have it restarted".to_owned(),
         }),
+        // A host that works but for a way in keeps its containers.
+        _ if !unit.rules.essential && unit.was_ready => None,
         _ if deaths.max(unit.in_vain) >= DEATHS => Some(Failure::failed(
             format!(
                 "{name} failed for good: it died {} times{within}, and the last time it {how}",
                 deaths.max(unit.in_vain)
             ),
-            "its last lines have the cause, which may be an option in DOCKER_OPTS, the arguments or daemon.json; \
-             `-e DOCKER_OPTS=--debug` makes dockerd say more",
+            if unit.rules.essential {
+                "its last lines have the cause, which may be an option in DOCKER_OPTS, the arguments or daemon.json; \
+                 `-e DOCKER_OPTS=--debug` makes dockerd say more"
+            } else {
+                "its last lines have the cause, which may be in its configuration"
+            },
         )),
         _ => None,
     }

@@ -34,15 +34,16 @@ pub(crate) fn prepare() {
             Some(0),
             "these tests need a Docker engine\n  help: run ./quickstart --build, as root if Docker is not installed\n{engine}"
         );
-        let name = image();
-        let found = docker(["image", "inspect", "--format", "{{.Id}}", name]);
-        assert_eq!(
-            found.code,
-            Some(0),
-            "these tests need the image {name}\n  help: run ./quickstart --build\n{found}"
-        );
+        require(image(), "./quickstart --build");
         sweep();
     });
+}
+
+/// Checks that there is an image.
+#[track_caller]
+pub(crate) fn require(name: &str, command: &str) {
+    let found = docker(["image", "inspect", "--format", "{{.Id}}", name]);
+    assert_eq!(found.code, Some(0), "these tests need the image {name}\n  help: run {command}\n{found}");
 }
 
 /// A name that no other test uses, now or later.

@@ -14,6 +14,21 @@ pub fn image() -> &'static str {
     IMAGE.get_or_init(|| std::env::var("DIND_TEST_IMAGE").unwrap_or_else(|_| "dind-debian".into()))
 }
 
+/// The same with sshd, as `./quickstart --build-ssh` names it: `-ssh` before the tag.
+pub fn ssh_image() -> &'static str {
+    static IMAGE: OnceLock<String> = OnceLock::new();
+    IMAGE.get_or_init(|| with_ssh(image()))
+}
+
+fn with_ssh(image: &str) -> String {
+    // A colon before the last slash belongs to a port.
+    let name = image.rfind('/').map_or(0, |slash| slash + 1);
+    match image[name..].find(':') {
+        Some(colon) => format!("{}-ssh{}", &image[..name + colon], &image[name + colon..]),
+        None => format!("{image}-ssh"),
+    }
+}
+
 /// The run options that the README documents: what a host needs instead of `--privileged`.
 pub const RUN_OPTIONS: [&str; 10] = [
     "--cap-add",
@@ -34,6 +49,7 @@ pub const RUN_OPTIONS: [&str; 10] = [
 pub struct HostOptions {
     /// What takes the place of the documented options.
     instead: Option<Vec<String>>,
+    ssh: bool,
     run: Vec<String>,
     arguments: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
@@ -43,6 +59,12 @@ impl HostOptions {
     /// Adds options of `docker run`.
     pub fn run<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.run.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Takes the image with sshd.
+    pub fn ssh(mut self) -> Self {
+        self.ssh = true;
         self
     }
 
@@ -91,12 +113,15 @@ impl HostOptions {
     #[track_caller]
     pub fn create(self) -> Host {
         engine::prepare();
+        if self.ssh {
+            engine::require(ssh_image(), "./quickstart --build-ssh");
+        }
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
         let create = create
             .args(self.instead.unwrap_or_else(|| RUN_OPTIONS.map(str::to_owned).to_vec()))
             .args(self.run)
-            .arg(image())
+            .arg(if self.ssh { ssh_image() } else { image() })
             .args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
@@ -151,5 +176,22 @@ impl Host {
             .fold(Archive::new(), |archive, (path, mode, content)| archive.file(path, *mode, content));
         let target = format!("{}:/", self.name());
         Call::new("docker").args(["cp", "-", &target]).stdin(archive.bytes()).run().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_with_sshd_has_the_tag_of_the_other() {
+        for (image, expected) in [
+            ("dind-debian", "dind-debian-ssh"),
+            ("dind-debian:dev", "dind-debian-ssh:dev"),
+            ("host.example:5000/a/dind", "host.example:5000/a/dind-ssh"),
+            ("host.example:5000/dind:1.0", "host.example:5000/dind-ssh:1.0"),
+        ] {
+            assert_eq!(with_ssh(image), expected);
+        }
     }
 }

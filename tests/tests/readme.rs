@@ -104,6 +104,7 @@ typed! {
     in_place_of_docker_dind: "In place of docker:dind",
     keep_the_images: "Keep the images",
     run_a_command: "Run a command",
+    log_in_over_ssh: "Log in over ssh",
     ask_a_host: "Ask a host",
     how_a_host_stops: "How a host stops",
     what_survives: "What survives a kill and a power cut",

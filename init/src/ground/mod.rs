@@ -37,6 +37,7 @@ use crate::log::Log;
 use crate::repair::Report;
 use crate::services;
 use crate::settings::Settings;
+use crate::sshd;
 use crate::sync::Synced;
 
 pub(crate) use build_cache::BuildCache;
@@ -47,6 +48,7 @@ pub(crate) use mounts::detach_below;
 #[cfg(fuzzing)]
 pub(crate) use mounts::parse as parse_mounts;
 pub(crate) use probe::{Probed, Wanted};
+pub(crate) use program::run as run_program;
 pub(crate) use registries::{Authorities, Registries};
 pub(crate) use storage::{DISK_FILE, release as release_disk};
 pub(crate) use trial::run as run_trial;
@@ -276,13 +278,16 @@ impl Steps {
 pub(crate) fn check(settings: &Settings, steps: &mut Steps, log: &mut Log) -> Result<Vec<PathBuf>, Failure> {
     steps.take(log, "checks", || {
         let path = settings.environment.get("PATH").cloned().unwrap_or_default();
-        let programs = services::PROGRAMS
-            .iter()
+        let programs = services::programs()
+            .into_iter()
             .map(|program| find_program(program, &path))
             .collect::<Result<Vec<_>, Failure>>()?;
         capabilities::check()?;
         runtime::check(&settings.daemon.pidfile)?;
         network::check_ports(&settings.daemon.listeners(settings.listen.tls()))?;
+        if sshd::is_wanted() {
+            sshd::check_ports()?;
+        }
         Ok((programs, None))
     })
 }

@@ -139,7 +139,7 @@ pub(super) fn mtu() -> Option<u32> {
 ///
 /// # Errors
 /// Names the first that cannot.
-pub(super) fn check_ports(listeners: &[String]) -> Result<(), Failure> {
+pub(crate) fn check_ports(listeners: &[String]) -> Result<(), Failure> {
     for listener in listeners {
         let Some(address) = address(listener) else { continue };
         match TcpListener::bind(address) {

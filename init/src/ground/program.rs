@@ -128,7 +128,7 @@ impl Drop for Program {
 ///
 /// # Errors
 /// It cannot be started, fails or takes too long: why, in one line.
-pub(super) fn run<S: AsRef<OsStr>>(
+pub(crate) fn run<S: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     arguments: impl IntoIterator<Item = S>,
     input: &str,

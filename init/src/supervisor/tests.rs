@@ -11,7 +11,9 @@ fn rules(name: &'static str, uses: &[usize]) -> Rules {
         answers_ping: is_engine,
         takes_options: is_engine,
         holds_containers: is_engine,
-        essential: name != "resolver",
+        holds_sessions: name == "sshd",
+        awaited: name != "resolver",
+        essential: name != "resolver" && name != "sshd",
     }
 }
 
@@ -628,4 +630,151 @@ fn what_is_not_essential_holds_nothing_up_and_is_started_again_for_ever() {
     host.handle(now + ms(50), Event::Tick);
     let flush = host.handle(now + ms(50), Event::StraysLeft { count: 0 });
     assert_eq!(done(flush), [Action::Flush { clean: true }]);
+}
+
+/// A host with sshd that is ready at 100 ms.
+fn ready_with_ssh(on_failure: OnFailure) -> Supervisor {
+    let services = vec![rules("containerd", &[]), rules("dockerd", &[0]), rules("sshd", &[0, 1])];
+    let mut host = Supervisor::new(services, policy(on_failure, true));
+    host.handle(ms(0), Event::Start);
+    for service in 0..3 {
+        host.handle(ms(1), Event::Spawned { service, pid: 10 + i32::try_from(service).unwrap() });
+    }
+    host.handle(ms(50), Event::Notified { service: 0 });
+    host.handle(ms(90), Event::Notified { service: 1 });
+    assert!(done(host.handle(ms(95), Event::Pinged { service: 1, answered: true })).is_empty());
+    assert_eq!(host.phase(), Phase::Starting, "not without sshd");
+    let announced = [Action::Announce { first: true }];
+    assert_eq!(done(host.handle(ms(100), Event::Notified { service: 2 })), announced);
+    host
+}
+
+fn end_sessions(signal: Option<Signal>) -> Action {
+    Action::EndSessions { service: 2, signal }
+}
+
+fn sessions(count: usize) -> Event {
+    Event::SessionsLeft { service: 2, count }
+}
+
+#[test]
+fn without_sessions_a_stop_waits_for_nothing() {
+    let mut host = ready_with_ssh(OnFailure::Restart);
+    assert_eq!(done(host.handle(ms(1000), Event::StopAsked { why: "SIGTERM".into() })), [terminate(2)]);
+    assert_eq!(done(host.handle(ms(1001), exited(2, End::Code(0)))), [end_sessions(None)]);
+    assert_eq!(done(host.handle(ms(1001), sessions(0))), [terminate(1)]);
+    let (clean, outcome) = after(host, ms(1010), [Some(End::Code(0)), Some(End::Code(0))]);
+    assert_eq!((clean, outcome), (true, Outcome::CLEAN));
+}
+
+#[test]
+fn sessions_have_half_of_the_containers_time() {
+    let mut host = ready_with_ssh(OnFailure::Restart);
+    host.handle(ms(1000), Event::StopAsked { why: "SIGTERM".into() });
+    host.handle(ms(1001), exited(2, End::Code(0)));
+    assert!(done(host.handle(ms(1001), sessions(2))).is_empty());
+    assert_eq!(host.units[2].state(), ServiceState::Stopping);
+    let mut signals = Vec::new();
+    let asked = loop {
+        let now = host.deadline().unwrap();
+        let actions = done(host.handle(now, Event::Tick));
+        if actions.contains(&terminate(1)) {
+            break now;
+        }
+        let [Action::EndSessions { service: 2, signal }] = actions[..] else { panic!("{actions:?}") };
+        if signals.last().is_none_or(|(_, last)| *last != signal) {
+            signals.push((now, signal));
+        }
+        if done(host.handle(now, sessions(2))).contains(&terminate(1)) {
+            break now;
+        }
+    };
+    let [(_, None), (term, Some(Signal::Terminate)), (kill, Some(Signal::Kill))] = signals[..] else {
+        panic!("{signals:?}");
+    };
+    // Containers have until 6000; a look is taken every 50 ms.
+    assert!(term >= ms(3500) && term <= ms(3550), "{term:?}");
+    assert!(kill >= ms(4500) && kill <= ms(4550), "{kill:?}");
+    assert!(asked >= ms(6000) && asked <= ms(6050), "{asked:?}");
+    // They may stay: the data root is in order all the same.
+    let (clean, outcome) = after(host, ms(6100), [Some(End::Code(0)), Some(End::Code(0))]);
+    assert_eq!((clean, outcome), (true, Outcome::CLEAN));
+}
+
+#[test]
+fn a_second_signal_ends_sessions_at_once() {
+    let mut host = ready_with_ssh(OnFailure::Restart);
+    host.handle(ms(1000), Event::StopAsked { why: "SIGTERM".into() });
+    host.handle(ms(1001), exited(2, End::Code(0)));
+    host.handle(ms(1001), sessions(1));
+    host.handle(ms(1010), Event::StopAsked { why: "SIGINT".into() });
+    let now = host.deadline().unwrap();
+    assert_eq!(done(host.handle(now, Event::Tick)), [end_sessions(Some(Signal::Terminate))]);
+    assert_eq!(done(host.handle(now, sessions(0))), [terminate(1), Action::EndContainers]);
+}
+
+#[test]
+fn an_sshd_that_hangs_is_killed_when_its_time_is_over_and_spoils_nothing() {
+    let mut host = ready_with_ssh(OnFailure::Restart);
+    host.handle(ms(1000), Event::StopAsked { why: "SIGTERM".into() });
+    assert_eq!(host.deadline(), Some(ms(3500)));
+    let kill = Action::Signal { service: 2, signal: Signal::Kill };
+    assert_eq!(done(host.handle(ms(3500), Event::Tick)), [kill]);
+    let mut stubborn = host.clone();
+    assert_eq!(
+        done(host.handle(ms(3501), exited(2, End::Signal(9)))),
+        [end_sessions(Some(Signal::Terminate))]
+    );
+    assert_eq!(done(host.handle(ms(3501), sessions(0))), [terminate(1)]);
+    // Not even that ends it: nothing waits for it when containers need their time.
+    assert_eq!(stubborn.deadline(), Some(ms(6000)));
+    assert!(done(stubborn.handle(ms(6000), Event::Tick)).contains(&terminate(1)));
+    for host in [host, stubborn] {
+        let (clean, outcome) = after(host, ms(6100), [Some(End::Code(0)), Some(End::Code(0))]);
+        assert_eq!((clean, outcome), (true, Outcome::CLEAN));
+    }
+}
+
+#[test]
+fn a_dead_sshd_makes_the_host_degraded_and_no_data_unclean() {
+    let mut host = ready_with_ssh(OnFailure::Restart);
+    let mut now = ms(1000);
+    for death in 0..20 {
+        host.handle(now, exited(2, End::Signal(9)));
+        assert_eq!(host.phase(), Phase::Degraded, "{death}");
+        now += ms(4_000);
+        let actions = done(host.handle(now, Event::Tick));
+        assert!(actions.contains(&Action::Spawn { service: 2 }), "{death}: {actions:?}");
+        host.handle(now, Event::Pinged { service: 1, answered: true });
+        host.handle(now, Event::Spawned { service: 2, pid: 20 });
+    }
+    assert_eq!(done(host.handle(now, Event::Notified { service: 2 })), [Action::Announce { first: false }]);
+    // It is down when the stop comes: its sessions have their time.
+    host.handle(now, exited(2, End::Signal(9)));
+    let stop = host.handle(now, Event::StopAsked { why: "SIGTERM".into() });
+    assert_eq!(done(stop), [end_sessions(None)]);
+    assert_eq!(done(host.handle(now, sessions(0))), [terminate(1)]);
+    let (clean, outcome) = after(host, now, [Some(End::Code(0)), Some(End::Code(0))]);
+    assert_eq!((clean, outcome), (true, Outcome::CLEAN));
+}
+
+#[test]
+fn an_sshd_that_was_never_ready_or_must_not_die_ends_the_host_with_its_data_in_order() {
+    let mut host = ready_with_ssh(OnFailure::Exit);
+    assert_eq!(done(host.handle(ms(1000), exited(2, End::Code(3)))), [end_sessions(None)]);
+    assert_eq!(done(host.handle(ms(1000), sessions(0))), [terminate(1)]);
+    let (clean, outcome) = after(host, ms(1100), [Some(End::Code(0)), Some(End::Code(0))]);
+    assert_eq!((clean, outcome.code(), outcome.blamed), (true, 3, Some(2)));
+
+    let services = vec![rules("containerd", &[]), rules("dockerd", &[0]), rules("sshd", &[0, 1])];
+    let mut host = Supervisor::new(services, policy(OnFailure::Restart, true));
+    host.handle(ms(0), Event::Start);
+    let mut now = ms(1);
+    for _ in 0..5 {
+        host.handle(now, Event::Spawned { service: 2, pid: 12 });
+        host.handle(now, exited(2, End::Code(255)));
+        now += ms(4_000);
+        host.handle(now, Event::Tick);
+    }
+    assert_eq!(host.phase(), Phase::Stopping);
 }

@@ -22,8 +22,12 @@ pub(crate) struct Rules {
     pub(crate) takes_options: bool,
     /// Whether it waits for containers when it is asked to end.
     pub(crate) holds_containers: bool,
-    /// Whether the host is none without it. What is not essential is started again for ever when it dies, and neither the
-    /// host's readiness nor the state of the data root depends on it.
+    /// Whether sessions that it began go on when it has ended: they may, for their share of a stop's time.
+    pub(crate) holds_sessions: bool,
+    /// Whether the host is ready only when it is. One that is not waited for is started again for ever when it dies; so is one
+    /// that is, and not [essential](Self::essential), as soon as it has ever been ready.
+    pub(crate) awaited: bool,
+    /// Whether the state of the data root depends on how it ends. What is essential is awaited, too.
     pub(crate) essential: bool,
 }
 
@@ -86,6 +90,8 @@ pub(crate) enum Event {
     CommandNotRun { failure: Failure },
     /// The command's process ended.
     CommandEnded { end: End },
+    /// So many sessions are left of those that the service had begun before its process ended.
+    SessionsLeft { service: usize, count: usize },
     /// So many processes of ours are left, besides services.
     StraysLeft { count: usize },
     /// The data root is on disk, or could not be brought there.
@@ -109,6 +115,8 @@ pub(crate) enum Action {
     Sync,
     /// Kill the processes of all containers, so that the engine need not wait for them.
     EndContainers,
+    /// Signal the sessions that the service has left behind (`None`: only count them) and answer with `SessionsLeft`.
+    EndSessions { service: usize, signal: Option<Signal> },
     /// Signal whatever is left of ours (`None`: only count it) and answer with `StraysLeft`.
     EndStrays { signal: Option<Signal> },
     /// Bring the data root to the disk, mark it clean if `clean`, and answer with `Flushed`.

@@ -13,6 +13,7 @@ use crate::shutdown::Schedule;
 struct Habits {
     uses: Vec<usize>,
     holds_containers: bool,
+    awaited: bool,
     essential: bool,
     spawns: bool,
     ready_after: Option<u64>,
@@ -23,6 +24,10 @@ struct Habits {
     unanswered_pings: usize,
     /// From then on it answers no more.
     hangs_at: Option<u64>,
+    /// Whether it holds sessions, and how long after its end each of those that are left then ends by itself.
+    sessions: Option<Vec<Option<u64>>>,
+    /// Whether they end when they are asked to, and when they are killed.
+    sessions_end: (bool, bool),
 }
 
 fn habits() -> impl Strategy<Value = Habits> {
@@ -30,7 +35,7 @@ fn habits() -> impl Strategy<Value = Habits> {
     (
         proptest::collection::vec(0usize..4, 0..3),
         any::<bool>(),
-        (proptest::bool::weighted(0.8), proptest::bool::weighted(0.95)),
+        (proptest::bool::weighted(0.8), proptest::bool::weighted(0.95), any::<bool>()),
         time(5_000),
         proptest::option::weighted(0.3, 0u64..90_000),
         time(20_000),
@@ -38,10 +43,15 @@ fn habits() -> impl Strategy<Value = Habits> {
         prop_oneof![9 => Just(0u8), 1 => Just(3u8)],
         0usize..3,
         proptest::option::weighted(0.1, 0u64..90_000),
+        (
+            proptest::option::weighted(0.3, proptest::collection::vec(time(20_000), 0..3)),
+            (proptest::bool::weighted(0.7), proptest::bool::weighted(0.9)),
+        ),
     )
         .prop_map(|it| Habits {
             uses: it.0,
-            holds_containers: it.1,
+            holds_containers: it.1 && it.10.0.is_none(),
+            awaited: it.2.0 || it.2.2,
             essential: it.2.0,
             spawns: it.2.1,
             ready_after: it.3,
@@ -51,6 +61,8 @@ fn habits() -> impl Strategy<Value = Habits> {
             end_code: it.7,
             unanswered_pings: it.8,
             hangs_at: it.9,
+            sessions: it.10.0,
+            sessions_end: it.10.1,
         })
 }
 
@@ -96,6 +108,8 @@ struct Fate {
     pings: usize,
     terminated: Option<Moment>,
     killed: bool,
+    /// When each session that it left ends, as far as that is known; `None`: its process has not ended in a stop.
+    sessions: Option<Vec<Option<Moment>>>,
     /// It died unasked, or ended otherwise than asked, and has not been ready since.
     crashed: bool,
 }
@@ -197,10 +211,14 @@ impl World {
                 assert_eq!(self.fates[service].terminated, None, "a third SIGTERM would end dockerd at once");
                 self.fates[service].terminated = Some(now);
                 let end = self.schedule.map(|schedule| schedule.end);
+                let containers = self.schedule.map(|schedule| schedule.containers);
                 for (user, rules) in
                     self.services.iter().enumerate().filter(|(_, it)| it.uses.contains(&service))
                 {
-                    let ended = !self.fates[user].alive || Some(now) >= end;
+                    let fate = &self.fates[user];
+                    let given_up = Some(now) >= end || rules.holds_sessions && Some(now) >= containers;
+                    let sessions = fate.sessions.iter().flatten().any(|end| end.is_none_or(|end| end > now));
+                    let ended = !fate.alive && !sessions || given_up;
                     assert!(ended, "{service} ends before {} which uses it", rules.name);
                 }
                 let habits = self.habits[service].clone();
@@ -211,14 +229,20 @@ impl World {
                 if let Some(schedule) = self.schedule {
                     let holds = self.services[service].holds_containers;
                     let mut latest = if holds { schedule.holder } else { schedule.services };
+                    if self.services[service].holds_sessions {
+                        latest = schedule.work;
+                    }
                     // What it uses has died under it, by now or only then.
                     let essential = |used: &&usize| self.services[**used].essential;
                     let uses =
                         self.services[service].uses.iter().filter(essential).map(|used| &self.fates[*used]);
                     let bereft =
                         uses.filter(|used| !used.alive).map(|used| used.ended.unwrap_or_default()).min();
-                    latest = bereft.map_or(latest, |since| latest.min(schedule.containers.max(since)));
-                    assert!(now >= latest, "killed too early");
+                    if !self.services[service].holds_sessions {
+                        latest = bereft.map_or(latest, |since| latest.min(schedule.containers.max(since)));
+                    }
+                    let hurried = self.hurried && self.services[service].holds_sessions;
+                    assert!(now >= latest || hurried, "killed too early");
                     let asked = self.fates[service].terminated.expect("asked before it is killed");
                     assert!(now <= latest.max(asked) + ms(1), "killed too late: {now:?} and not {latest:?}");
                 }
@@ -241,6 +265,27 @@ impl World {
                     self.services[id].holds_containers && it.alive && it.terminated.is_some() && !it.killed
                 };
                 assert!(self.fates.iter().enumerate().any(waiting), "nobody waits for containers");
+            }
+            Action::EndSessions { service, signal } => {
+                let schedule = self.schedule.expect("sessions end only in a stop");
+                assert!(!self.fates[service].alive, "its own process ends first");
+                assert!(signal.is_none() || now >= schedule.work || self.hurried, "sessions had time left");
+                assert!(
+                    signal != Some(Signal::Kill) || now >= schedule.work_killed || self.hurried,
+                    "not asked long enough"
+                );
+                let habits = &self.habits[service];
+                let left = habits.sessions.as_ref().expect("it holds none");
+                let begin = || left.iter().map(|after| after.map(|after| now + ms(after))).collect();
+                let sessions = self.fates[service].sessions.get_or_insert_with(begin);
+                let ends = match signal {
+                    None => false,
+                    Some(Signal::Kill) => habits.sessions_end.1,
+                    Some(_) => habits.sessions_end.0,
+                };
+                sessions.retain(|end| !ends && end.is_none_or(|end| end > now));
+                let count = sessions.len();
+                self.later(now, Some(0), None, Event::SessionsLeft { service, count });
             }
             Action::EndStrays { signal } => {
                 self.strays_killed |= signal == Some(Signal::Kill);
@@ -340,6 +385,8 @@ proptest! {
                 answers_ping: id % 2 == 1,
                 takes_options: false,
                 holds_containers: habits.holds_containers,
+                holds_sessions: habits.sessions.is_some(),
+                awaited: habits.awaited,
                 essential: habits.essential,
             })
             .collect();
