@@ -23,6 +23,7 @@ mod failure;
 pub mod fuzzing;
 mod ground;
 mod helper;
+mod host;
 mod http;
 mod layers;
 mod lines;
@@ -45,7 +46,6 @@ mod terminal;
 mod tls;
 mod users;
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -53,26 +53,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dind_contract::paths::{self, NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
-use dind_contract::status::{Endpoint, Phase, Service, ServiceState};
-use dind_contract::{Finding, Status, exit};
-use time::OffsetDateTime;
+use dind_contract::exit;
 
 use arguments::Job;
-use command::Command;
-use event_loop::{Ended, Prepared};
-use failure::Failure;
-use ground::{Authorities, DataRoot, Ground, Probed, Steps};
-use helper::{Door, NotUp};
-use log::{Log, Output};
-use notify::Notifications;
-use settings::{Listen, Settings};
-use sshd::HostKeys;
-use status::StatusSocket;
-use supervisor::Outcome;
 
 /// How long readers may take for the last lines, all in all. A host ends in time, read or not.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Does what the program was called for.
 pub fn main() -> ExitCode {
@@ -88,9 +74,9 @@ pub fn main() -> ExitCode {
         Ok(Job::Host(options)) => {
             let program = std::env::args_os().next();
             let stays = arguments::as_entrypoint(program.as_deref(), &options).and_then(ask::stay);
-            stays.unwrap_or_else(|| host(&options, None, began))
+            stays.unwrap_or_else(|| host::run(&options, None, began))
         }
-        Ok(Job::Command(words)) => for_command(&words, began),
+        Ok(Job::Command(words)) => host::run_for(&words, began),
         Ok(Job::Exec(words)) => exec::run(&words, std::env::vars_os()),
         Ok(Job::Status { json }) => ask::status(json),
         Ok(Job::Wait { timeout }) => ask::wait(timeout),
@@ -128,173 +114,6 @@ pub fn main() -> ExitCode {
         log::last_words(&failure.to_string(), Instant::now() + LAST_WORDS);
         ExitCode::from(failure.code)
     })
-}
-
-/// Runs a host for a command. What goes wrong before that could run is 125, whatever it is: the other codes are the command's.
-fn for_command(words: &[OsString], began: Instant) -> Result<ExitCode, Failure> {
-    // Looked for first: whoever has misspelt it need not wait for an engine.
-    let command = Command::find(words, std::env::vars_os())?.on_host();
-    host(&[], Some(command), began).map_err(|failure| Failure { code: exit::NO_COMMAND, ..failure })
-}
-
-/// Runs a host, from the first to the last moment.
-fn host(options: &[String], command: Option<Command>, began: Instant) -> Result<ExitCode, Failure> {
-    let system = |what: &'static str| {
-        move |e: io::Error| {
-            Failure::failed(
-                format!("cannot {what}: {e}"),
-                "report this, with `docker info` of the machine below",
-            )
-        }
-    };
-    let signals = signals::take_over().map_err(system("take over signals"))?;
-    nix::sys::prctl::set_child_subreaper(true).map_err(|e| system("become a subreaper")(e.into()))?;
-    let settings = Settings::load(std::env::vars_os(), options, read_if_there)?;
-    let has_command = command.is_some();
-    let output = if has_command { Output::Held } else { Output::standard(1) };
-    let mut log = Log::new(settings.log, output);
-    let ended = match bring_up(settings, signals, command, &mut log) {
-        Ok(prepared) => event_loop::run(prepared, &mut log, began),
-        Err(NotUp::Failed(failure)) => Ended::not_up(Outcome { failure: Some(failure), ..Outcome::CLEAN }),
-        Err(NotUp::Stopped { why, number }) => {
-            log.info(&format!("stopped before it was up, because of {why}"));
-            // As if the signal had ended the command: whoever waits for its code must not take it for done.
-            let number = i32::try_from(number).unwrap_or_default();
-            let code = has_command.then(|| exit::killed_by(number));
-            Ended::not_up(Outcome { code, ..Outcome::CLEAN })
-        }
-    };
-    let code = match has_command && !ended.reached_command && ended.outcome.code.is_none() {
-        true => exit::NO_COMMAND,
-        false => ended.outcome.code(),
-    };
-    let failed = ended.outcome.failure.filter(|_| ended.outcome.code.is_none());
-    if failed.is_none() {
-        log.info(&format!("stopped, exit code {code}"));
-    }
-    let deadline = Instant::now() + LAST_WORDS;
-    log.drain(deadline);
-    let Some(failure) = failed else { return Ok(ExitCode::from(code)) };
-    // Whoever waits for a command that never ran sees why. Otherwise all but its own words are in the log.
-    let shown = if has_command && !ended.reached_command { log.kept() } else { Vec::new() };
-    let tail: String = ended.tail.iter().map(|line| format!("  | {line}\n")).collect();
-    let words = format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help);
-    log::last_words(&(String::from_utf8_lossy(&shown) + words.as_str()), deadline);
-    Ok(ExitCode::from(code))
-}
-
-/// Everything before the first service starts.
-fn bring_up(
-    settings: Settings,
-    signals: nix::sys::signalfd::SignalFd,
-    command: Option<Command>,
-    log: &mut Log,
-) -> Result<Prepared, NotUp> {
-    let role = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
-    log.info(&format!("dind-init {} {role}", env!("CARGO_PKG_VERSION")));
-    let mut warnings = settings.warnings.clone();
-    warnings.extend(settings.about_tls());
-    let mut steps = Steps::default();
-    let programs = ground::check(&settings, &mut steps, log)?;
-    let authorities = Authorities::read(&settings)?;
-    // Locked before anything is changed, so that a second host in the same place changes nothing.
-    let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
-    let probes = ground::start_probes(&settings)?;
-    let host_keys = sshd::is_wanted().then(|| sshd::start_host_keys(&settings)).transpose()?;
-    let surroundings = match ground::prepare(&settings, &mut steps, log) {
-        Ok(surroundings) => surroundings,
-        Err(failure) => {
-            // What the machine refuses to a container, it refuses to the host, too: the probes know what is missing.
-            let probed: Probed = probes.answer(&signals, log, None)?;
-            ground::refuse_missing(&ground::decide(&settings, &probed))?;
-            return Err(failure.into());
-        }
-    };
-    log.keep(Path::new(paths::LOG));
-    let certificates = match &settings.listen {
-        Listen::Local | Listen::Plain | Listen::Told => None,
-        Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
-            let hosts = read_if_there(Path::new("/etc/hosts")).ok().flatten().unwrap_or_default();
-            let told = [settings.names.clone(), tls::full_names(&hosts, &surroundings.hostname)].concat();
-            let names = tls::names(&told, &surroundings.hostname, &surroundings.addresses);
-            let made = tls::prepare(folder, &names, OffsetDateTime::now_utc())?;
-            let said = Some(format!("{} in {}", made.said, folder.display()));
-            Ok((made, said))
-        })?),
-    };
-    warnings.extend(certificates.iter().flat_map(|certificates| certificates.warnings.clone()));
-    for warning in &warnings {
-        log.warn(warning);
-    }
-    let probed: Probed = probes.answer(&signals, log, None)?;
-    let mut ground = Ground::new(settings.daemon.data_root.clone());
-    ground.decisions = ground::decide(&settings, &probed);
-    ground.decisions.extend(surroundings.decisions);
-    if let Some(authorities) = authorities {
-        authorities.install()?;
-        ground.decisions.push(authorities.decide());
-    }
-    let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
-    ground::say(log, &findings);
-    ground::refuse_missing(&ground.decisions)?;
-    if let Some(host_keys) = host_keys {
-        let said = host_keys.answer::<HostKeys>(&signals, log, None)?.said()?;
-        log.info(&format!("host keys: {said}"));
-    }
-    let bind = |e: io::Error| {
-        Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
-    };
-    let endpoint = services::endpoint(&settings, surroundings.outside);
-    let mut door = Door {
-        socket: StatusSocket::bind(Path::new(STATUS_SOCKET)).map_err(bind)?,
-        status: starting(&endpoint, &data_root, &findings, &warnings),
-    };
-    ground.engine_root = ground::mount_disk(&settings, &probed, &signals, &mut door, &mut steps, log)?;
-    ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut door, &mut steps, log)?;
-    ground::apply_limits(&settings);
-    ground::make_links(&ground.decisions)?;
-    let services = services::all(&settings, &ground, &programs);
-    let notifications = Notifications::bind(Path::new(NOTIFY_SOCKET)).map_err(bind)?;
-    // Last, so that nothing above leaves a mark on it.
-    data_root.mark_running()?;
-    Ok(Prepared {
-        settings,
-        services,
-        data_root,
-        engine_root: ground.engine_root,
-        endpoint,
-        certificates,
-        steps,
-        findings,
-        warnings,
-        signals,
-        notifications,
-        status_socket: door.socket,
-        command,
-    })
-}
-
-/// What a host says of itself before the loop runs.
-fn starting(endpoint: &Endpoint, data_root: &DataRoot, findings: &[Finding], warnings: &[String]) -> Status {
-    let services = services::programs().into_iter().map(|name| Service {
-        name: name.to_owned(),
-        state: ServiceState::Waiting,
-        pid: None,
-        restarts: 0,
-    });
-    Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        phase: Phase::Starting,
-        services: services.collect(),
-        endpoint: endpoint.clone(),
-        certificate: None,
-        last_stop: data_root.last_stop,
-        ready_ms: None,
-        last_sync: None,
-        steps: Vec::new(),
-        ground: findings.to_vec(),
-        warnings: warnings.to_vec(),
-    }
 }
 
 /// The text of a file that somebody brought; `None`: there is none.

@@ -3,24 +3,23 @@
 //! A line goes into a bounded ring and from there to standard output when that can take it. Who reads too slowly loses
 //! the oldest lines, and is told how many. Nothing here blocks, panics or fails.
 
+mod output;
+
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use output::Kept;
+pub(crate) use output::Output;
+
 /// The most that waits for a slow reader, in bytes.
 const RING: usize = 256 * 1024;
-/// The most that a file holds before it is put aside, in bytes.
-const KEPT: usize = 1024 * 1024;
 /// The longest line, in bytes of its message; the rest is cut off, visibly.
 pub(crate) const LONGEST: usize = 16 * 1024;
 
@@ -80,12 +79,10 @@ impl Log {
 
     /// What was kept or held of it.
     pub(crate) fn kept(&self) -> Vec<u8> {
-        let mut all = Vec::new();
-        if let Output::Kept(kept) = &self.out {
-            for path in [before(&kept.path), kept.path.clone()] {
-                all.extend(fs::read(path).unwrap_or_default());
-            }
-        }
+        let mut all = match &self.out {
+            Output::Kept(kept) => kept.read(),
+            _ => Vec::new(),
+        };
         all.extend(self.ring.lines.iter().flatten());
         all
     }
@@ -208,107 +205,6 @@ impl Ring {
     }
 }
 
-/// Where lines go, without ever blocking.
-pub(crate) enum Output {
-    /// A pipe, terminal or file, opened anew so that `O_NONBLOCK` is ours alone: the flag belongs to the open file
-    /// description (open(2)), which we share with whoever gave it to us and with the command of a terminal.
-    File(File),
-    /// A socket cannot be opened anew; send(2) takes the wish not to block with each call.
-    Socket(OwnedFd),
-    /// What else cannot be opened anew (there is no /proc yet): poll(2) says before each write whether it would block, which
-    /// for a pipe is true of as much as is written at once.
-    Shared(OwnedFd),
-    /// A file of bounded size: standard output is a command's.
-    Kept(Kept),
-    /// The same, before there is a place for it.
-    Held,
-    /// Nobody reads.
-    Gone,
-}
-
-/// A log in a file. When it is full it is put aside as `PATH.1`, in place of the one before it.
-pub(crate) struct Kept {
-    path: PathBuf,
-    file: File,
-    bytes: usize,
-}
-
-impl Kept {
-    fn open(path: &Path) -> io::Result<Self> {
-        let options = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-        let file = options?;
-        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        Ok(Self { path: path.to_owned(), file, bytes })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes >= KEPT {
-            fs::rename(&self.path, before(&self.path))?;
-            *self = Self::open(&self.path)?;
-        }
-        let written = self.file.write(bytes)?;
-        self.bytes += written;
-        Ok(written)
-    }
-}
-
-/// Where the older half of a log in a file is.
-fn before(path: &Path) -> PathBuf {
-    path.with_extension("1")
-}
-
-impl Output {
-    /// The standard stream `fd` (1 or 2).
-    pub(crate) fn standard(fd: RawFd) -> Self {
-        let path = format!("/proc/self/fd/{fd}");
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_APPEND;
-        if let Ok(file) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
-            return Self::File(file);
-        }
-        let standard: io::Result<OwnedFd> = if fd == 2 {
-            io::stderr().as_fd().try_clone_to_owned()
-        } else {
-            io::stdout().as_fd().try_clone_to_owned()
-        };
-        standard.map_or(Self::Gone, Self::Socket)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::File(file) => file.write(bytes),
-            Self::Socket(socket) => {
-                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                match send(socket.as_raw_fd(), bytes, flags) {
-                    Err(Errno::ENOTSOCK) => {
-                        *self = Self::Shared(socket.try_clone()?);
-                        self.write(bytes)
-                    }
-                    sent => Ok(sent?),
-                }
-            }
-            Self::Shared(fd) => {
-                let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-                if poll(&mut fds, PollTimeout::ZERO)? == 0 {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                Ok(nix::unistd::write(&*fd, bytes.get(..libc::PIPE_BUF).unwrap_or(bytes))?)
-            }
-            Self::Kept(kept) => kept.write(bytes),
-            Self::Held => Err(io::ErrorKind::WouldBlock.into()),
-            Self::Gone => Ok(bytes.len()),
-        }
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::File(file) => Some(file.as_fd()),
-            Self::Socket(fd) | Self::Shared(fd) => Some(fd.as_fd()),
-            // A file never keeps its writer waiting.
-            Self::Kept(_) | Self::Held | Self::Gone => None,
-        }
-    }
-}
-
 /// Writes `text` to standard error, waiting until `deadline` for a reader that does not read.
 pub(crate) fn last_words(text: &str, deadline: Instant) {
     let mut log = Log::new(Format::Text, Output::standard(2));
@@ -406,6 +302,7 @@ fn logfmt_value(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::{AsRawFd, OwnedFd};
     use std::time::{Duration, UNIX_EPOCH};
 
     use proptest::prelude::*;
