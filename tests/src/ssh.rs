@@ -102,6 +102,10 @@ impl SshClient {
         Call::new("sh").args(["-c", &format!("{line} >{} 2>&1", output.display())]).run().ok();
         let session = Session { config: self.path("config"), control, output };
         assert!(session.is_open(), "no session: {}", session.output());
+        // The client is in a moment before sshd is done with letting it in.
+        until("the login to be over", 20, || {
+            (host.shell("pgrep -x sshd-auth").code == Some(1)).then_some(())
+        });
         session
     }
 }

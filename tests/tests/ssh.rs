@@ -216,7 +216,7 @@ fn no_layer_of_the_image_has_a_host_key() {
             }
         }
     }
-    assert!(layers > 2 && configs == 1, "{layers} layers, {configs} configurations");
+    assert!(layers > 2 && configs > 0, "{layers} layers, {configs} configurations");
     assert_eq!(keys, [""; 0]);
 }
 
