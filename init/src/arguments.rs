@@ -188,6 +188,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         Some("--version" | "-v" | "-V") => {
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
+        // As in `docker:dind`, whose entry point runs any other word as a command. `--` says that one follows.
+        Some(ENTRYPOINT | "--") if is_command(words.get(1)) => {
+            Ok(Job::Command(words.get(1..).unwrap_or_default().to_vec()))
+        }
         None | Some("dockerd" | ENTRYPOINT) => Ok(Job::Host(texts(words)?)),
         Some(option) if option.starts_with('-') => Ok(Job::Host(texts(words)?)),
         Some("status" | "wait" | "health" | "doctor" | "verify" | "adduserkey" | process::HELPER) => {
@@ -195,6 +199,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         }
         Some(_) => Ok(Job::Command(words)),
     }
+}
+
+/// Whether this begins a command: it is there, no option, and not the engine itself.
+fn is_command(word: Option<&OsString>) -> bool {
+    word.is_some_and(|word| word != "dockerd" && !word.as_encoded_bytes().starts_with(b"-"))
 }
 
 /// The options of a call by the name of `docker:dind`'s entry point, as the program or as its first argument.

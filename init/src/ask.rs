@@ -30,7 +30,7 @@ pub(crate) fn status(json: bool) -> Result<ExitCode, Failure> {
     } else {
         describe(&status)
     };
-    print(&text);
+    show(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,6 +194,22 @@ fn ping(socket: &Path, patience: Duration) -> bool {
 /// Waits, without a signal or an event that could end it.
 fn pause(time: Duration) {
     let _ = poll(&mut [], PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO));
+}
+
+/// Prints an answer, which must not be taken for one when it is not all there.
+///
+/// # Errors
+/// It cannot be written. That nobody reads it any more is none.
+pub(crate) fn show(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(
+            format!("cannot write to standard output: {e}"),
+            "look at where it goes: its disk may be full",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Prints to standard output; that nobody reads it is not our trouble.

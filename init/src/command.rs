@@ -152,9 +152,9 @@ impl Foreground {
         self.go_on();
     }
 
-    /// It was stopped by this signal. Under a shell with job control we do as it did, so that the shell sees its job stop.
-    /// Without one nobody could bring it back from a Ctrl-Z or from asking for a terminal that it does not have: it goes on.
-    pub(crate) fn stopped(&mut self, signal: i32) {
+    /// It was stopped. Under a shell with job control we do as it did, so that the shell sees its job stop. Without one nobody
+    /// could bring it back from a Ctrl-Z or from a shell's `suspend`: on the terminal it goes on.
+    pub(crate) fn stopped(&mut self) {
         let Some(terminal) = &self.terminal else { return };
         if self.may_pause && has_job_control() {
             if std::mem::take(&mut self.is_given) {
@@ -162,7 +162,7 @@ impl Foreground {
             }
             // All of our group, as Ctrl-Z does. We go on from here when somebody sends SIGCONT, which we then pass on.
             kill(0, libc::SIGSTOP.unsigned_abs());
-        } else if self.is_given && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal) {
+        } else if self.is_given {
             terminal.give_to(self.pid);
             kill(-self.pid, libc::SIGCONT.unsigned_abs());
         }

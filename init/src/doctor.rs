@@ -26,7 +26,7 @@ pub(crate) fn doctor(json: bool) -> Result<ExitCode, Failure> {
     } else {
         describe(&diagnosis)
     };
-    ask::print(&text);
+    ask::show(&text)?;
     Ok(ExitCode::from(if diagnosis.can_run() { exit::CLEAN } else { exit::UNAVAILABLE }))
 }
 

@@ -234,10 +234,10 @@ impl Host<'_> {
         for (pid, fate) in reaper::reap() {
             match (fate, &mut self.foreground) {
                 (Fate::Ended(end), _) => events.extend(self.ended(pid, end)),
-                (Fate::Stopped(signal), Some(foreground)) if foreground.pid == pid => {
-                    foreground.stopped(signal);
+                (Fate::Stopped, Some(foreground)) if foreground.pid == pid => {
+                    foreground.stopped();
                 }
-                (Fate::Stopped(_), _) => {}
+                (Fate::Stopped, _) => {}
             }
         }
         events.push(Event::Tick);

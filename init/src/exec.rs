@@ -50,7 +50,7 @@ fn reap(foreground: &mut Foreground) -> Option<End> {
     for (pid, fate) in reaper::reap() {
         match fate {
             Fate::Ended(end) if pid == foreground.pid => ended = Some(end),
-            Fate::Stopped(signal) if pid == foreground.pid => foreground.stopped(signal),
+            Fate::Stopped if pid == foreground.pid => foreground.stopped(),
             _ => {}
         }
     }

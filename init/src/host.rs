@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dind_contract::paths::{self, NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
 use dind_contract::status::{Endpoint, Phase, Service, ServiceState};
@@ -24,6 +24,9 @@ use crate::sshd::{self, HostKeys};
 use crate::status::StatusSocket;
 use crate::supervisor::Outcome;
 use crate::{LAST_WORDS, read_if_there, services, signals, tls};
+
+/// How long whoever waits for a command may take to read the log of the host that did not come so far.
+const SHOWN: Duration = Duration::from_secs(5);
 
 /// Runs a host for a command. What goes wrong before that could run is 125, whatever it is: the other codes are the command's.
 pub(crate) fn run_for(words: &[OsString], began: Instant) -> Result<ExitCode, Failure> {
@@ -67,14 +70,15 @@ pub(crate) fn run(options: &[String], command: Option<Command>, began: Instant) 
     if failed.is_none() {
         log.info(&format!("stopped, exit code {code}"));
     }
-    let deadline = Instant::now() + LAST_WORDS;
-    log.drain(deadline);
+    log.drain(Instant::now() + LAST_WORDS);
     let Some(failure) = failed else { return Ok(ExitCode::from(code)) };
     // Whoever waits for a command that never ran sees why. Otherwise all but its own words are in the log.
-    let shown = if has_command && !ended.reached_command { log.kept() } else { Vec::new() };
+    if has_command && !ended.reached_command {
+        log::last_words(&log.kept(), Instant::now() + SHOWN);
+    }
     let tail: String = ended.tail.iter().map(|line| format!("  | {line}\n")).collect();
     let words = format!("dind-init: {}\n{tail}  help: {}\n", failure.cause, failure.help);
-    log::last_words(&(String::from_utf8_lossy(&shown) + words.as_str()), deadline);
+    log::last_words(words.as_bytes(), Instant::now() + LAST_WORDS);
     Ok(ExitCode::from(code))
 }
 

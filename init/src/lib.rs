@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
     let began = Instant::now();
     std::panic::set_hook(Box::new(|info| {
         log::last_words(
-            &format!("dind-init: defect: {info}\n  help: report this, with the log\n"),
+            format!("dind-init: defect: {info}\n  help: report this, with the log\n").as_bytes(),
             Instant::now() + LAST_WORDS,
         );
         std::process::exit(exit::FAILED.into());
@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
         Err(failure) => Err(failure),
     };
     result.unwrap_or_else(|failure| {
-        log::last_words(&failure.to_string(), Instant::now() + LAST_WORDS);
+        log::last_words(failure.to_string().as_bytes(), Instant::now() + LAST_WORDS);
         ExitCode::from(failure.code)
     })
 }

@@ -136,13 +136,7 @@ impl Log {
     /// Gives the reader a last chance to take what waits, until `deadline`.
     pub(crate) fn drain(&mut self, deadline: Instant) {
         self.flush();
-        while let Some(fd) = self.waits_for() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            if left.is_zero() || !matches!(poll(&mut fds, timeout), Ok(1..)) {
-                return;
-            }
+        while has_room(self.waits_for(), deadline) {
             self.flush();
         }
     }
@@ -206,10 +200,26 @@ impl Ring {
 }
 
 /// Writes `text` to standard error, waiting until `deadline` for a reader that does not read.
-pub(crate) fn last_words(text: &str, deadline: Instant) {
-    let mut log = Log::new(Format::Text, Output::standard(2));
-    log.ring.push(text.as_bytes().to_vec());
-    log.drain(deadline);
+pub(crate) fn last_words(text: &[u8], deadline: Instant) {
+    let mut out = Output::standard(2);
+    let mut rest = text;
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && has_room(out.fd(), deadline) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until something can be written here, or until `deadline`: then it cannot.
+fn has_room(fd: Option<BorrowedFd<'_>>, deadline: Instant) -> bool {
+    let Some(fd) = fd else { return false };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    !left.is_zero() && matches!(poll(&mut fds, timeout), Ok(1..))
 }
 
 fn render(format: Format, at: SystemTime, level: Level, service: &str, message: &str) -> Vec<u8> {

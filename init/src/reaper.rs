@@ -7,8 +7,8 @@ use crate::supervisor::End;
 pub(crate) enum Fate {
     /// It is no more.
     Ended(End),
-    /// This signal has stopped it; it may go on.
-    Stopped(i32),
+    /// A signal has stopped it; it may go on.
+    Stopped,
 }
 
 /// Collects every child that has ended, and takes note of those that were stopped: one SIGCHLD may stand for many. Orphans are
@@ -35,7 +35,7 @@ pub(crate) fn reap() -> Vec<(i32, Fate)> {
 /// What a wait status says (wait(2)).
 fn fate(status: i32) -> Fate {
     if libc::WIFSTOPPED(status) {
-        Fate::Stopped(libc::WSTOPSIG(status))
+        Fate::Stopped
     } else if libc::WIFSIGNALED(status) {
         Fate::Ended(End::Signal(libc::WTERMSIG(status)))
     } else {
@@ -56,7 +56,7 @@ mod tests {
         for signal in 1..=64 {
             assert_eq!(fate(signal), Fate::Ended(End::Signal(signal)));
             assert_eq!(fate(signal | 0x80), Fate::Ended(End::Signal(signal)));
-            assert_eq!(fate(signal << 8 | 0x7f), Fate::Stopped(signal));
+            assert_eq!(fate(signal << 8 | 0x7f), Fate::Stopped);
         }
     }
 }

@@ -99,8 +99,10 @@ pub(crate) struct Stop {
     outcome: Outcome,
     /// Whether the data root is left as a clean stop leaves it.
     clean: bool,
-    /// Whether somebody asked for this stop; else a failure is its reason.
+    /// Whether somebody asked for this stop; else a failure is its reason, or the command's end.
     asked: bool,
+    /// Whether a failure is its reason.
+    failed: bool,
     hurried: bool,
     containers_killed: bool,
     /// When sessions are asked to end, and when they are killed: as scheduled, or sooner in a hurry.
@@ -124,12 +126,14 @@ impl Stop {
         let schedule = Schedule::new(now, stop_timeout);
         let step = Step::Services { end_containers: schedule.containers };
         let asked = outcome == Outcome::CLEAN;
+        let failed = outcome.failure.is_some();
         Self {
             schedule,
             step,
             outcome,
             clean,
             asked,
+            failed,
             hurried: false,
             containers_killed: false,
             end_sessions: schedule.work,
@@ -146,8 +150,8 @@ impl Stop {
 
     /// It has ended with this code.
     pub(crate) fn command_ended(&mut self, code: u8) {
-        // Where the host has failed under it, that is what there is to say.
-        if self.outcome.failure.is_none() {
+        // Where the host has failed under it, that is what there is to say. What goes wrong in a stop is not.
+        if !self.failed {
             self.outcome.code.get_or_insert(code);
         }
         if matches!(self.step, Step::Command { .. }) {
@@ -169,17 +173,19 @@ impl Stop {
     /// containers get no more time. Nothing that protects data is skipped.
     pub(crate) fn asked_again(&mut self, now: Moment, why: &str, actions: &mut Vec<Action>) {
         let first = !std::mem::replace(&mut self.asked, true);
-        let (Step::Command { until: latest, .. } | Step::Services { end_containers: latest }) =
-            &mut self.step
-        else {
+        let goes_on = matches!(self.step, Step::Command { .. } | Step::Services { .. });
+        if first || self.hurried || !goes_on {
             return;
-        };
-        if !first && !self.hurried {
-            say(actions, Level::Info, format!("hurrying, because of another {why}"));
-            *latest = now.min(*latest);
-            self.end_sessions = now.min(self.end_sessions);
-            self.kill_sessions = (now + SESSIONS_GRACE).min(self.kill_sessions);
-            self.hurried = true;
+        }
+        say(actions, Level::Info, format!("hurrying, because of another {why}"));
+        self.hurried = true;
+        self.end_sessions = now.min(self.end_sessions);
+        self.kill_sessions = (now + SESSIONS_GRACE).min(self.kill_sessions);
+        match &mut self.step {
+            Step::Command { until: latest, killed: false } | Step::Services { end_containers: latest } => {
+                *latest = now.min(*latest);
+            }
+            _ => {}
         }
     }
 

@@ -1,8 +1,10 @@
 //! The terminal, and whose it is: the process group in its foreground may read from it, and hears Ctrl-C (credentials(7),
 //! termios(3)).
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
@@ -13,16 +15,18 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// The terminal among the standard streams, if it is ours to give: who was started in the background has no say in it.
+    /// The terminal, if our session has one.
     pub(crate) fn ours() -> Option<Self> {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let fd = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
             .into_iter()
             // ENOTTY, too, where it is a terminal and not the one that controls our session.
-            .find(|fd| tcgetpgrp(fd).is_ok())?
-            .try_clone_to_owned()
-            .ok()?;
-        Some(Self { fd })
+            .find(|fd| tcgetpgrp(fd).is_ok())
+            .and_then(|fd| fd.try_clone_to_owned().ok());
+        // Who asks for a password opens it by this name, whatever the streams are.
+        let by_name =
+            || OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty");
+        Some(Self { fd: fd.or_else(|| by_name().ok().map(OwnedFd::from))? })
     }
 
     /// Whether our own process group is in the foreground.
@@ -46,13 +50,11 @@ impl Terminal {
     }
 }
 
-/// Whether a shell with job control may be above us: somebody in our session who could bring us back when we were stopped.
+/// Whether a shell with job control may be above us, who could bring us back when we were stopped: it is in our session, and has given
+/// us a process group that is not its own.
 pub(crate) fn has_job_control() -> bool {
-    let session = getsid(None);
+    let Ok(session) = getsid(None) else { return false };
     let parent = nix::unistd::getppid();
-    // Who leads the session has nobody above it there; a parent outside our pid namespace is 0.
-    std::process::id() != 1
-        && parent.as_raw() != 0
-        && session
-            .is_ok_and(|session| session != nix::unistd::getpid() && getsid(Some(parent)) == Ok(session))
+    // A parent outside our pid namespace is 0, which would be ourselves.
+    parent.as_raw() != 0 && getpgrp() != session && getsid(Some(parent)) == Ok(session)
 }

@@ -22,8 +22,9 @@ fn a_command_has_its_own_streams_and_exit_code() {
     run(sh("kill -9 $$")).exits(137);
     // Its words are its own, whatever they look like.
     assert_eq!(run(Host::options().arguments(["printf", "%s,", "--debug", "a b", ""])).ok(), "--debug,a b,,");
-    // One that hidden helpers of the host could be taken for.
+    // One that hidden helpers of the host could be taken for, and one behind the word that says that a command follows.
     run(Host::options().arguments(["sync"])).ok();
+    run(Host::options().arguments(["--", "sh", "-c", "exit 3"])).exits(3);
 }
 
 #[test]
@@ -87,6 +88,10 @@ fn the_log_is_in_a_file_and_shown_only_where_no_command_ran() {
         let ended = options.refused(125, &[says]);
         assert_eq!(ended.stdout, "");
     }
+    // However much its services have said: here as a program that crashes with a long trace, five times.
+    let crash = "#!/bin/sh\necho 'time=\"t\" level=info msg=\"up\"'\nfor i in $(seq 3000); do echo \"goroutine $i of very many\"; done\nexit 2\n";
+    let crashing = sh("echo never").file("/usr/local/sbin/dockerd", 0o755, crash);
+    crashing.refused(125, &["dockerd failed for good", "goroutine 3000 of very many"]);
     // The log of a host that came so far that it has one.
     sh("echo never")
         .env("DOCKER_OPTS", "--nosuchoption")
@@ -103,6 +108,17 @@ fn what_cannot_run_is_said_before_a_host_is_started() {
     let script = ("/job".to_owned(), 0o755, b"#!/nowhere/interpreter\n".to_vec());
     let host = Host::options().arguments(["/job"]).file(&script.0, script.1, script.2).create();
     host.refuses(127, &["cannot run \"/job\": there is no such program"]);
+}
+
+#[test]
+fn a_command_keeps_its_code_where_only_the_stop_goes_wrong() {
+    // dockerd cannot come back without a containerd that answers, so it is not back when the stop is asked for.
+    let line = "trap 'exit 3' TERM; pkill -STOP containerd; pkill -9 -x dockerd; echo killed; while :; do sleep 0.1; done";
+    let host = sh(line).create();
+    docker(["start", host.name()]).ok();
+    says(&host, "killed");
+    host.stop();
+    host.assert_exited(3);
 }
 
 /// Waits until a host has said this on its standard output.
@@ -221,6 +237,8 @@ fn a_shell_on_a_terminal_is_a_shell() {
     shell.shows("\nback");
     shell.types("\x03");
     shell.shows("^C");
+    shell.types("suspend\n");
+    shell.types_until("echo still $((40 + 2))\n", "\nstill 42");
     // The window.
     shell.resize(40, 120);
     shell.types("clear\n");

@@ -319,15 +319,41 @@ fn a_shell_above_can_stop_it_and_bring_it_back() {
 #[test]
 fn nobody_is_left_stopped_where_no_shell_could_bring_it_back() {
     let binary = Binary::new();
-    let mut init = Init::ours(&binary).first();
-    init.words.push("cat".to_owned());
-    let (program, args) = init.words.split_first().unwrap();
-    let mut terminal = Terminal::start(program, args);
-    terminal.types("one\n");
-    terminal.shows("one\none");
-    terminal.types("\x1a");
-    terminal.types("two\n");
-    terminal.shows("two\ntwo");
-    terminal.types("\x04");
+    let ours = Init::ours(&binary);
+    // As PID 1, as the leader of the session, and under a shell that has no job control.
+    let shell =
+        Init { name: "a shell", words: ["sh", "-c", "\"$@\"; exit $?", "sh"].map(str::to_owned).to_vec() };
+    let under_shell = Init { words: [shell.words, ours.words.clone()].concat(), ..ours.clone() };
+    for mut init in [ours.clone().first(), ours, under_shell] {
+        init.words.push("cat".to_owned());
+        let (program, args) = init.words.split_first().unwrap();
+        let mut terminal = Terminal::start(program, args);
+        terminal.types_until("one\n", "one\none");
+        terminal.types("\x1a");
+        terminal.types_until("two\n", "two\ntwo");
+        terminal.types("\x04");
+        assert_eq!(terminal.ends(), 0);
+    }
+}
+
+#[test]
+fn a_command_whose_streams_are_elsewhere_finds_the_terminal_by_name() {
+    let binary = Binary::new();
+    let ask = "read word </dev/tty; echo got $word >/dev/tty";
+    let line =
+        format!("{} exec -- sh -c '{ask}' </dev/null >/dev/null 2>&1; exit $?", binary.path().display());
+    let mut terminal = Terminal::start("sh", ["-c", &line]);
+    terminal.types_until("secret\n", "got secret");
     assert_eq!(terminal.ends(), 0);
+}
+
+#[test]
+fn an_error_goes_where_those_of_others_go() {
+    let binary = Binary::new();
+    let line =
+        format!("(echo before; {} exec -- nosuchprogram; echo after) >$0 2>&1", binary.path().display());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    Call::new("sh").args(["-c", &line, file.path().to_str().unwrap()]).run().ok();
+    let said = std::fs::read_to_string(file.path()).unwrap();
+    assert!(said.starts_with("before\ndind-init: cannot run") && said.ends_with("\nafter\n"), "{said}");
 }

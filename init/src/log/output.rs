@@ -60,12 +60,15 @@ impl Kept {
         self.path.with_extension("1")
     }
 
+    /// Whatever goes wrong (the disk is full, the command has removed the folder) may pass: it is tried again with the next line.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let later = |_| io::Error::from(io::ErrorKind::WouldBlock);
         if self.bytes >= KEPT {
-            fs::rename(&self.path, self.before())?;
-            *self = Self::open(&self.path)?;
+            // Where it is gone already, a new one is begun.
+            let _ = fs::rename(&self.path, self.before());
+            *self = Self::open(&self.path).map_err(later)?;
         }
-        let written = self.file.write(bytes)?;
+        let written = self.file.write(bytes).map_err(later)?;
         self.bytes += written;
         Ok(written)
     }
@@ -74,16 +77,20 @@ impl Kept {
 impl Output {
     /// The standard stream `fd` (1 or 2).
     pub(crate) fn standard(fd: RawFd) -> Self {
-        let path = format!("/proc/self/fd/{fd}");
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_APPEND;
-        if let Ok(file) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
-            return Self::File(file);
-        }
         let standard: io::Result<OwnedFd> = if fd == 2 {
             io::stderr().as_fd().try_clone_to_owned()
         } else {
             io::stdout().as_fd().try_clone_to_owned()
         };
+        let path = format!("/proc/self/fd/{fd}");
+        // A file never keeps its writer waiting, and its other writers share our place in it: opened anew, it would have another.
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+            return standard.map_or(Self::Gone, |fd| Self::File(File::from(fd)));
+        }
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_APPEND;
+        if let Ok(file) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
+            return Self::File(file);
+        }
         standard.map_or(Self::Gone, Self::Socket)
     }
 

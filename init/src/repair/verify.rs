@@ -74,7 +74,7 @@ pub(crate) fn verify(engine_root: &Path, json: bool) -> Result<ExitCode, Failure
         let document = serde_json::json!({
             "images": image_count, "layers": layer_count, "files": checked.files, "bytes": checked.bytes, "damaged": lines,
         });
-        ask::print(&format!("{document:#}\n"));
+        ask::show(&format!("{document:#}\n"))?;
     } else {
         lines.iter().for_each(|line| ask::print(&format!("{line}\n")));
         let verdict = if lines.is_empty() { "all whole" } else { "not all whole" };
