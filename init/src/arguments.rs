@@ -32,6 +32,8 @@ pub(crate) enum Job {
     Health,
     /// Say what is under it, what was chosen, and why.
     Doctor { json: bool },
+    /// Look at the data root, for the host that asks.
+    Look { data_root: PathBuf },
     /// Probe the ground, for the host that asks.
     Probe { data_root: PathBuf, wanted: Wanted },
     /// Mount the data root's disk.
@@ -138,6 +140,8 @@ enum Ask {
 
 #[derive(Debug, Subcommand)]
 enum Helper {
+    /// Look whether the data root answers
+    Look { data_root: PathBuf },
     /// Probe the ground
     Probe {
         data_root: PathBuf,
@@ -252,6 +256,7 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
             Ask::Exec => exec(&[]),
             Ask::Helper { job } => Ok(match job {
                 Helper::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
+                Helper::Look { data_root } => Job::Look { data_root },
                 Helper::HostKeys => Job::HostKeys,
                 Helper::Trial => Job::Trial,
                 Helper::Probe { data_root, wanted } => Job::Probe { data_root, wanted },

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use crate::command::Command;
 use crate::event_loop::{self, Ended, Prepared};
 use crate::failure::Failure;
-use crate::ground::{self, Authorities, DataRoot, Ground, Probed, Steps};
+use crate::ground::{self, Authorities, DataRoot, Ground, Looked, Probed, Steps};
 use crate::helper::{Door, NotUp};
 use crate::log::{self, Log, Output};
 use crate::notify::Notifications;
@@ -94,8 +94,11 @@ fn bring_up(
     let mut warnings = settings.warnings.clone();
     warnings.extend(settings.about_tls());
     let mut steps = Steps::default();
+    // A data root whose disk or server hangs must not take us with it.
+    let look = ground::start_look(&settings)?;
     let programs = ground::check(&settings, &mut steps, log)?;
     let authorities = Authorities::read(&settings)?;
+    look.answer::<Looked>(&signals, log, None)?;
     // Locked before anything is changed, so that a second host in the same place changes nothing.
     let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     let probes = ground::start_probes(&settings)?;

@@ -83,6 +83,10 @@ pub fn main() -> ExitCode {
         Ok(Job::Health) => ask::health(),
         Ok(Job::Doctor { json }) => doctor::doctor(json),
         Ok(Job::Resolver { servers }) => resolver::run(&servers),
+        Ok(Job::Look { data_root }) => {
+            ask::print(&serde_json::to_string(&ground::look(&data_root)).unwrap_or_default());
+            Ok(ExitCode::SUCCESS)
+        }
         Ok(Job::Probe { data_root, wanted }) => {
             ask::print(&ground::print_probes(&data_root, &wanted));
             Ok(ExitCode::SUCCESS)

@@ -54,6 +54,28 @@ fn a_data_root_may_have_a_lost_and_found_in_it() {
     assert_eq!(host.alarms(), []);
 }
 
+/// As a server of files does that is gone: whoever asks for anything in it waits for ever.
+#[test]
+fn a_data_root_that_does_not_answer_is_waited_for_by_somebody_else() {
+    let hang = "set -e; mkdir -p /hung /var/lib/docker/lower /var/lib/docker/upper /var/lib/docker/work
+        cd /var/lib/docker; [ -e /dev/fuse ] || mknod /dev/fuse c 10 229
+        fuse-overlayfs -o lowerdir=lower,upperdir=upper,workdir=work /hung
+        pkill -STOP fuse-overlayfs; exec dind-init --data-root /hung";
+    let host = Host::options().run(["--entrypoint", "sh"]).arguments(["-c", hang]).create();
+    docker(["start", host.name()]).ok();
+    until("the host to say what it waits for", 30, || {
+        host.logs().contains("still waiting for the data root").then_some(())
+    });
+    host.stop();
+    host.assert_exited(0);
+    assert!(host.logs().contains("stopped before it was up, because of SIGTERM"), "{}", host.logs());
+    // One that answers in the end is used.
+    docker(["start", host.name()]).ok();
+    until("the data root to hang", 30, || host.shell("pgrep fuse-overlayfs").code.filter(|code| *code == 0));
+    host.shell("pkill -CONT fuse-overlayfs").ok();
+    host.wait();
+}
+
 /// A host that ends before its engine ran says nothing about the data root to the next one.
 #[test]
 fn a_refused_host_leaves_the_mark_of_a_clean_stop() {

@@ -9,6 +9,7 @@ use dind_contract::paths::LOCK_FILE;
 use dind_contract::status::LastStop;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
@@ -58,6 +59,19 @@ impl DataRoot {
         write(&mut self.lock, RUNNING).map_err(|e| cannot_write(&self.path, &e))
     }
 }
+
+/// Looks at the data root and changes nothing: the work of a child, which may hang with the disk or the server of files under it.
+pub(crate) fn look(path: &Path) -> Looked {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    // What is wrong with them is said when they are locked.
+    let _ = fs::metadata(path);
+    let _ = OpenOptions::new().read(true).custom_flags(flags).open(path.join(LOCK_FILE));
+    Looked {}
+}
+
+/// That the data root answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Looked {}
 
 /// Opens the lock file. The data root may come from anywhere: a link or a pipe in its place is not followed.
 fn open(path: &Path) -> io::Result<File> {

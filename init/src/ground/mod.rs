@@ -41,7 +41,7 @@ use crate::sshd;
 use crate::sync::Synced;
 
 pub(crate) use build_cache::BuildCache;
-pub(crate) use data_root::{DataRoot, mark_clean};
+pub(crate) use data_root::{DataRoot, Looked, look, mark_clean};
 pub(crate) use decision::Decision;
 pub(crate) use limits::{Nofile, apply as apply_limits};
 pub(crate) use mounts::detach_below;
@@ -55,6 +55,9 @@ pub(crate) use trial::run as run_trial;
 
 /// The longest that probes may take. They need a few hundredths of a second on a machine that is well.
 const PROBES: Duration = Duration::from_secs(30);
+
+/// The longest that the data root may take to answer at all: a server of files that is being started, say.
+const ANSWERS: Duration = Duration::from_secs(120);
 
 /// The longest that a check of the data root may take. It reads what is younger than the last sync, or everything where
 /// there was none.
@@ -324,6 +327,15 @@ pub(crate) fn prepare(
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let decisions = std::iter::once(cgroups).chain(proxies).collect();
     Ok(Surroundings { addresses, outside, hostname, decisions })
+}
+
+/// Starts the process that looks at the data root before we do.
+///
+/// # Errors
+/// No process can be made.
+pub(crate) fn start_look(settings: &Settings) -> Result<Helper, Failure> {
+    let arguments = ["look".to_owned(), settings.daemon.data_root.display().to_string()];
+    Helper::start("the data root", &arguments, &settings.environment, ANSWERS)
 }
 
 /// Takes hold of the data root, for as long as the value lives.
