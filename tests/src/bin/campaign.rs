@@ -25,12 +25,9 @@ struct Arguments {
     /// Images are at most this large, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=4096))]
     largest: u64,
-    /// Cut the power of bare dockerd, too, and print both side by side
-    #[arg(long)]
-    bare: bool,
-    /// Cut the power of a host that does not sync after acknowledgements, too: only its repair is left
-    #[arg(long)]
-    unsynced: bool,
+    /// Whose power is cut; can be given more than once, and is printed side by side [default: host]
+    #[arg(long, value_name = "WAY")]
+    way: Vec<Whose>,
     /// Stops within this many seconds; can be given more than once [default: 3, 10 and 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=600))]
     budget: Vec<u32>,
@@ -47,6 +44,26 @@ enum Campaign {
     Power,
     /// Stop hosts full of stubborn containers
     Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Whose {
+    /// A host's
+    Host,
+    /// A host's that does not sync after acknowledgements: only its repair is left
+    Unsynced,
+    /// Bare dockerd's
+    Bare,
+}
+
+impl From<Whose> for Way {
+    fn from(whose: Whose) -> Self {
+        match whose {
+            Whose::Host => Self::Host,
+            Whose::Unsynced => Self::HostUnsynced,
+            Whose::Bare => Self::Bare,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -87,12 +104,9 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
             tallies.push(kill::run(Way::HostUnderInit, &few, &mut progress)?);
         }
         Campaign::Power => {
-            tallies.push(power::run(Way::Host, &settings, &mut progress)?);
-            if arguments.unsynced {
-                tallies.push(power::run(Way::HostUnsynced, &settings, &mut progress)?);
-            }
-            if arguments.bare {
-                tallies.push(power::run(Way::Bare, &settings, &mut progress)?);
+            let ways = if arguments.way.is_empty() { &[Whose::Host] } else { arguments.way.as_slice() };
+            for whose in ways {
+                tallies.push(power::run((*whose).into(), &settings, &mut progress)?);
             }
         }
         Campaign::Stop => {
