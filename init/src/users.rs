@@ -233,10 +233,12 @@ fn take_turn() -> Result<Flock<File>, Failure> {
 }
 
 fn add(name: &Name, keys: &[Key]) -> Result<String, Failure> {
+    accounts::undo_unfinished(name)?;
     // Everything that can be refused comes first.
     let account = accounts::find(name)?;
     let file = KeyFile::of(name);
-    let mut lines = file.read()?;
+    // Keys of a user who was deleted let nobody in again.
+    let mut lines = if account.is_missing() { file::Lines::default() } else { file.read()? };
     let mut said = String::new();
     for key in keys {
         said.push_str(&format!("{} for {name}: {}\n", lines.put(key), key.fingerprint()));

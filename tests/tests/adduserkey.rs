@@ -279,3 +279,33 @@ fn an_image_without_sshd_names_the_one_to_use() {
         assert!(help.contains(text), "{help}");
     }
 }
+
+/// useradd killed in the middle leaves accounts without a home, a group or a line in shadow, and locks that nobody holds.
+#[test]
+fn calls_that_were_cut_off_are_finished_by_the_next() {
+    let client = SshClient::new();
+    let host = Host::options().ssh().start();
+    let kills = "for ms in $(seq 2 2 60); do timeout -s KILL $(printf 0.%03d $ms) adduserkey u$ms \"$KEY\"; done; true";
+    let with_key = |line: &str| format!("KEY='{}'; {line}", client.key());
+    host.shell(&with_key(kills)).ok();
+    // Whoever has this number now is no useradd.
+    host.shell("printf '%s\\0' $(pidof dockerd) >/etc/group.lock").ok();
+    let again = "for ms in $(seq 2 2 60); do user=u$ms; adduserkey $user \"$KEY\" && [ -f /home/$user/.bashrc ] &&
+        getent shadow $user && getent group $user && sudo -u $user sudo -n true || exit 9; done; pwck -qr; grpck -qr";
+    host.shell(&with_key(again)).ok();
+    assert_eq!(host.shell("ls /etc/dind | grep -c making; true").ok(), "0");
+    assert_eq!(host.exec(["adduserkey", "--list"]).ok().lines().count(), 30);
+    let target = format!("u30@{}", host.ip());
+    assert_eq!(client.call("ssh").args([&target, "sudo id -u"]).run().ok(), "0");
+}
+
+#[test]
+fn keys_of_a_deleted_user_stay_away() {
+    let client = SshClient::new();
+    let host = Host::options().ssh().start();
+    let other = SshClient::new();
+    host.exec(["adduserkey", "anna", &client.key()]).ok();
+    host.shell("userdel -r anna 2>/dev/null").ok();
+    host.exec(["adduserkey", "anna", &other.key()]).ok();
+    assert_eq!(host.exec(["adduserkey", "--list", "anna"]).ok().lines().count(), 1);
+}

@@ -306,9 +306,9 @@ fn a_shell_above_can_stop_it_and_bring_it_back() {
     shell.types("echo code $?\n");
     shell.shows("\ncode 130");
     // In the background it may not read: it is stopped for that, as any job is, and goes on when it is brought back.
-    shell.types("clear\n");
     shell.types(&format!("{exec} sh -c 'read word; echo got $word' &\n"));
-    shell.types_until("jobs\n", "Stopped");
+    shell.shows("\n[1] ");
+    shell.types_until("jobs\n", &format!("Stopped                 {exec} sh -c 'read word"));
     shell.types("fg\n");
     shell.types_until("three\n", "got three");
     shell.shows("shell> ");

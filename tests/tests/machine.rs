@@ -67,7 +67,7 @@ fn a_second_host_in_the_same_place_is_refused_and_harms_nothing() {
     let host = Host::options().start();
     host.load_busybox();
     host.exec(["dind-init"]).exits(69).says(&["an engine runs here already", "\n  help: "]);
-    let flush = ["dind-init", "flush", "/var/lib/docker", "/var/lib/docker", "--clean"];
+    let flush = ["dind-init", "helper", "flush", "/var/lib/docker", "/var/lib/docker", "--clean"];
     host.exec(flush).exits(64).says(&["flush is a part of"]);
     host.assert_runs_containers();
     assert_eq!(host.status()["phase"], "ready");

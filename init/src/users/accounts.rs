@@ -1,8 +1,11 @@
 //! Accounts: who may be a user of a host, and what useradd(8), usermod(8) and the files under /etc have to do with it.
 
 use std::fmt;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use dind_contract::paths;
 
 use crate::failure::Failure;
 use crate::ground::{find_program, run_program};
@@ -59,6 +62,57 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Programs that hold the locks of the files that accounts are in; their names begin so.
+const HOLDERS: [&str; 9] =
+    ["user", "group", "passwd", "gpasswd", "chage", "chfn", "chsh", "newusers", "chpasswd"];
+/// Those files.
+const FILES: [&str; 6] = ["passwd", "shadow", "group", "gshadow", "subuid", "subgid"];
+
+/// Removes locks whose holders were killed. useradd takes one for held as long as any process has the number in it, and in a container
+/// numbers come back with each start. Only for whoever has the turn: nobody else of ours runs useradd then.
+fn clear_stale_locks() {
+    for lock in FILES.map(|file| format!("/etc/{file}.lock")) {
+        let Ok(Some(text)) = crate::read_if_there(Path::new(&lock)) else { continue };
+        let pid: String = text.chars().take_while(char::is_ascii_digit).collect();
+        let holder = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let is_held = holder.starts_with("vi") || HOLDERS.iter().any(|it| holder.trim_end().contains(it));
+        if pid.is_empty() || !is_held {
+            let _ = fs::remove_file(&lock);
+        }
+    }
+}
+
+/// The mark of an account that is being made. One that is found was left by a call that was cut off.
+fn mark(name: &Name) -> PathBuf {
+    let folder = Path::new(paths::SSHD_CONFIG).parent().unwrap_or(Path::new("/etc"));
+    folder.join(format!("making-{name}"))
+}
+
+/// Takes away what a call that was cut off has made of an account: it may lack its home, its group or its password field. Nobody has
+/// logged in to it, because keys are written last.
+///
+/// # Errors
+/// The mark of it cannot be removed.
+pub(super) fn undo_unfinished(name: &Name) -> Result<(), Failure> {
+    let mark = mark(name);
+    if !mark.exists() {
+        return Ok(());
+    }
+    clear_stale_locks();
+    // Of what is not there any more they say so, and the account is made anew in any case.
+    for (program, options) in [("userdel", &["-f", "-r"][..]), ("groupdel", &[])] {
+        if let Ok(file) = find_program(program, DEFAULT_PATH.as_ref()) {
+            let _ = run_program(file, options.iter().copied().chain([name.as_str()]), "", PATIENCE);
+        }
+    }
+    fs::remove_file(&mark).map_err(|e| {
+        Failure::unavailable(
+            format!("cannot remove {}: {e}", mark.display()),
+            "look whether /etc is writable",
+        )
+    })
 }
 
 /// An account as it is now.
@@ -143,6 +197,11 @@ impl Account {
         }
     }
 
+    /// Whether there is none yet.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self.standing, Standing::Missing { .. })
+    }
+
     /// Makes the account one that can log in with a key and use docker.
     ///
     /// # Errors
@@ -150,6 +209,7 @@ impl Account {
     pub(super) fn make_ready(&self) -> Result<(), Failure> {
         let call = |program: &str, options: &[&str]| {
             let file = find_program(program, DEFAULT_PATH.as_ref())?;
+            clear_stale_locks();
             let words = options.iter().copied().chain([self.name.as_str()]);
             run_program(file, words, "", PATIENCE).map(drop).map_err(|why| {
                 Failure::unavailable(
@@ -162,7 +222,14 @@ impl Account {
         match self.standing {
             Standing::Missing { own_group } => {
                 let group: &[&str] = if own_group { &["-g", &self.name] } else { &[] };
-                call("useradd", &[&["-m", "-s", "/bin/bash", "-p", "*", "-G", GROUP], group].concat())
+                let mark = mark(&Name(self.name.clone()));
+                fs::write(&mark, "").map_err(|e| {
+                    Failure::unavailable(format!("cannot write {}: {e}", mark.display()), "look at /etc/dind")
+                })?;
+                call("useradd", &[&["-m", "-s", "/bin/bash", "-p", "*", "-G", GROUP], group].concat())?;
+                // Where it stays, the next call makes the account anew.
+                let _ = fs::remove_file(&mark);
+                Ok(())
             }
             Standing::Ready { in_group: false } => call("usermod", &["-a", "-G", GROUP]),
             Standing::Locked { in_group: false } => call("usermod", &["-p", "*", "-a", "-G", GROUP]),
