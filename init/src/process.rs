@@ -156,6 +156,10 @@ pub(crate) fn connections() -> Connections {
         let mut family = below(&entries, &[root]);
         family.push(root);
         let title = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if family.iter().any(|pid| is_listener(&title(pid))) {
+            // One that a user started. It is a stray, as whatever else is left behind.
+            continue;
+        }
         if family.iter().any(|pid| is_before_login(&title(pid))) {
             found.others.extend(family);
         } else {
@@ -163,6 +167,11 @@ pub(crate) fn connections() -> Connections {
         }
     }
     found
+}
+
+/// Whether a process of sshd says of itself that it listens.
+fn is_listener(title: &[u8]) -> bool {
+    String::from_utf8_lossy(title).contains("[listener]")
 }
 
 /// Whether a process of sshd says of itself that nobody has logged in on its connection yet: `sshd-session: [accepted]`, and

@@ -29,6 +29,7 @@ pub(crate) fn is_wanted() -> bool {
 fn config() -> String {
     let added = fs::read_dir(format!("{}.d", paths::SSHD_CONFIG)).ok();
     let mut files: Vec<PathBuf> = added.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|it| it == "conf"));
     files.sort();
     files.push(paths::SSHD_CONFIG.into());
     files.iter().filter_map(|file| crate::read_if_there(file).ok().flatten()).fold(

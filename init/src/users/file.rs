@@ -85,7 +85,11 @@ impl KeyFile {
     /// Whole or not at all, and on the disk. No file is left for no keys.
     pub(super) fn write(&self, lines: &Lines) -> Result<(), Failure> {
         let write = || {
-            fs::create_dir_all(&self.folder)?;
+            if !self.folder.exists() {
+                fs::create_dir_all(&self.folder)?;
+                // Whatever the umask: sshd reads it as the user.
+                fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o755))?;
+            }
             // No name of a user has a dot in it.
             let unfinished = self.folder.join(".unfinished");
             if lines.0.is_empty() {

@@ -149,11 +149,12 @@ fn split_word(text: &str) -> (&str, &str) {
 
 /// Splits the options off: they end at the first blank that is not in quotes.
 fn split_options(line: &str) -> Result<(&str, &str), Refusal> {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, it) in line.char_indices() {
+    let mut quoted = false;
+    let mut chars = line.char_indices();
+    while let Some((at, it)) = chars.next() {
         match it {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
+            // The one escape that sshd knows.
+            '\\' if line.get(at + 1..).is_some_and(|rest| rest.starts_with('"')) => drop(chars.next()),
             '"' => quoted = !quoted,
             ' ' | '\t' if !quoted => {
                 let (options, rest) = line.split_at(at);
@@ -266,6 +267,12 @@ pub(super) mod tests {
             (format!("command=\"a\",command=\"b\" {good}"), "twice"),
             (format!("command=\"{secret} {good}"), "quote"),
             (format!("expiry-time=\"tomorrow\" {good}"), "expiry-time"),
+            // What sshd would refuse when somebody logs in with it.
+            (format!("permitopen=\"localhost\" {good}"), "permitopen"),
+            (format!("permitlisten=\"x:y\" {good}"), "permitlisten"),
+            (format!("from=\"!10.0.0.1\" {good}"), "from"),
+            (format!("tunnel=\"4294967295\" {good}"), "tunnel"),
+            (format!("command=\"echo \\\\\" {good}"), "quote"),
             (format!("environment=\"A-B=c\" {good}"), "environment"),
             (format!("pty\"x\" {good}"), "no public key"),
         ] {

@@ -85,15 +85,28 @@ pub(super) fn check(options: &str) -> Result<(), Refusal> {
 /// A value in double quotes, in which a backslash keeps a quote from ending it; and what follows.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let inside = text.strip_prefix('"')?;
-    let mut escaped = false;
-    for (at, it) in inside.char_indices() {
+    let mut chars = inside.char_indices();
+    while let Some((at, it)) = chars.next() {
         match it {
-            '\\' if !escaped => escaped = true,
-            '"' if !escaped => return Some((inside.get(..at)?, inside.get(at + 1..)?)),
-            _ => escaped = false,
+            // sshd knows this escape and no other: two backslashes are two.
+            '\\' if inside.get(at + 1..).is_some_and(|rest| rest.starts_with('"')) => drop(chars.next()),
+            '"' => return Some((inside.get(..at)?, inside.get(at + 1..)?)),
+            _ => {}
         }
     }
     None
+}
+
+/// The highest number of a tunnel device that sshd takes (`SSH_TUNID_MAX`).
+const LAST_TUNNEL: u32 = 0x7fff_fffd;
+
+/// Whether this is a port or `*`, behind a host that may be left out if it need not be there.
+fn has_port(value: &str, needs_host: bool) -> bool {
+    let port = |text: &str| text == "*" || text.parse::<u16>().is_ok_and(|port| port > 0);
+    match value.rsplit_once(':') {
+        Some((host, number)) => !host.is_empty() && port(number),
+        None => !needs_host && port(value),
+    }
 }
 
 /// Whether sshd can read a value; what most of them mean is the user's affair.
@@ -103,12 +116,17 @@ fn is_valid(option: &str, value: &str) -> bool {
             let digits = value.strip_suffix(['Z', 'z']).unwrap_or(value);
             matches!(digits.len(), 8 | 12 | 14) && digits.bytes().all(|it| it.is_ascii_digit())
         }
-        "tunnel" => value == "any" || value.parse::<u32>().is_ok(),
+        "tunnel" => value == "any" || value.parse::<u32>().is_ok_and(|device| device <= LAST_TUNNEL),
         "environment" => value.split_once('=').is_some_and(|(name, _)| {
             !name.is_empty() && name.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
         }),
-        "permitopen" | "permitlisten" => !value.is_empty(),
-        "from" | "principals" => !value.trim().is_empty(),
+        "permitopen" => has_port(value, true),
+        "permitlisten" => has_port(value, false),
+        // Where all are exceptions, nobody is meant.
+        "from" => {
+            value.split(',').any(|pattern| !pattern.trim().is_empty() && !pattern.trim().starts_with('!'))
+        }
+        "principals" => !value.trim().is_empty(),
         _ => true,
     }
 }
