@@ -77,7 +77,7 @@ fn clear_stale_locks() {
         let Ok(Some(text)) = crate::read_if_there(Path::new(&lock)) else { continue };
         let pid: String = text.chars().take_while(char::is_ascii_digit).collect();
         let holder = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let is_held = holder.starts_with("vi") || HOLDERS.iter().any(|it| holder.trim_end().contains(it));
+        let is_held = holder.starts_with("vi") || HOLDERS.iter().any(|it| holder.starts_with(it));
         if pid.is_empty() || !is_held {
             let _ = fs::remove_file(&lock);
         }
