@@ -3,8 +3,10 @@
 
 pub mod exit;
 pub mod ground;
+pub mod labels;
 pub mod paths;
 pub mod status;
+pub mod store;
 pub mod variables;
 
 pub use ground::{Diagnosis, Finding, Verdict};

@@ -89,6 +89,90 @@ pub struct Service {
     pub restarts: u32,
 }
 
+/// Where a container of the application is in its life, in the engine's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerState {
+    /// It has never run.
+    Created,
+    /// It runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// It has ended, and its restart policy brings it back.
+    Restarting,
+    /// It is being removed.
+    Removing,
+    /// It has ended for good.
+    Exited,
+    /// Its removal has failed.
+    Dead,
+}
+
+impl ContainerState {
+    /// The word for it in the document.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// What a container's health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Nothing yet.
+    Starting,
+    /// It works.
+    Healthy,
+    /// It does not.
+    Unhealthy,
+}
+
+impl Health {
+    /// The word for it in the document.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One container of the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its service and its number among the service's containers, as the log marks its lines: `web-1`.
+    pub name: String,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// What its health check says, where it has one.
+    pub health: Option<Health>,
+    /// What it ended with, when it has ended.
+    pub exit_code: Option<u8>,
+    /// How often its restart policy brought it back.
+    pub restarts: u32,
+}
+
+/// The Compose application that an appliance runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// Its name, with which the names of its containers, networks and volumes begin.
+    pub project: String,
+    /// Its containers, by name.
+    pub containers: Vec<Container>,
+}
+
 /// How a client reaches the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -140,6 +224,9 @@ pub struct Status {
     pub phase: Phase,
     /// Its services, in the order of their start.
     pub services: Vec<Service>,
+    /// The application that it is there for, in an appliance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<Application>,
     /// How a client reaches it.
     pub endpoint: Endpoint,
     /// The certificate that ends first, when TLS is on.
@@ -148,6 +235,8 @@ pub struct Status {
     pub last_stop: LastStop,
     /// Milliseconds from the start of `dind-init` until it was ready for the first time.
     pub ready_ms: Option<u64>,
+    /// Seconds until the host stops because its time (`DIND_TIME_LIMIT`) is over, as this was said. `None`: it has no limit.
+    pub seconds_left: Option<u64>,
     /// When the last sync of the data root that came to its end had begun, RFC 3339, UTC: what was acknowledged before is
     /// on disk. `None`: there was none since the start.
     pub last_sync: Option<String>,
@@ -177,6 +266,20 @@ mod tests {
             ServiceState::Stopped,
         ] {
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.word()));
+        }
+        for state in [
+            ContainerState::Created,
+            ContainerState::Running,
+            ContainerState::Paused,
+            ContainerState::Restarting,
+            ContainerState::Removing,
+            ContainerState::Exited,
+            ContainerState::Dead,
+        ] {
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.word()));
+        }
+        for health in [Health::Starting, Health::Healthy, Health::Unhealthy] {
+            assert_eq!(serde_json::to_string(&health).unwrap(), format!("\"{}\"", health.word()));
         }
     }
 

@@ -23,6 +23,9 @@ pub const DIND_TLS: &str = "DIND_TLS";
 pub const DIND_TLS_SAN: &str = "DIND_TLS_SAN";
 /// Seconds between SIGTERM and the SIGKILL from outside.
 pub const DIND_STOP_TIMEOUT: &str = "DIND_STOP_TIMEOUT";
+/// How long the host may live.
+/// How long a host may live.
+pub const DIND_TIME_LIMIT: &str = "DIND_TIME_LIMIT";
 /// Form of the log.
 pub const DIND_LOG: &str = "DIND_LOG";
 /// What happens when a service dies.
@@ -61,7 +64,7 @@ pub const DIND_DNS: &str = "DIND_DNS";
 pub const DIND_ADDRESS_POOLS: &str = "DIND_ADDRESS_POOLS";
 
 /// All of them, in the order in which the help text shows them.
-pub const ALL: [Variable; 23] = [
+pub const ALL: [Variable; 24] = [
     Variable {
         name: DOCKER_OPTS,
         default: "",
@@ -71,7 +74,7 @@ pub const ALL: [Variable; 23] = [
     Variable {
         name: COMPOSE_SCRIPT,
         default: "",
-        meaning: "the text of a Compose file to run (appliance images only)",
+        meaning: "the text of a Compose file to run (dind-compose-dynamic)",
     },
     Variable {
         name: DIND_TLS,
@@ -87,6 +90,11 @@ pub const ALL: [Variable; 23] = [
         name: DIND_STOP_TIMEOUT,
         default: "10",
         meaning: "seconds between SIGTERM and the SIGKILL that follows it (docker stop -t)",
+    },
+    Variable {
+        name: DIND_TIME_LIMIT,
+        default: "",
+        meaning: "how long the host may live, such as 90s, 30m, 6h or 2d: then it stops as SIGTERM stops it",
     },
     Variable { name: DIND_LOG, default: "text", meaning: "text or json, one line an event" },
     Variable {
