@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use dind_contract::{paths, variables};
 
+use crate::appliance::{Duty, Project};
 use crate::failure::Failure;
 use crate::ground::Wanted;
 use crate::process;
@@ -27,7 +28,7 @@ pub(crate) enum Job {
     /// Print how the host is.
     Status { json: bool },
     /// Wait until it is ready.
-    Wait { timeout: Duration },
+    Wait { timeout: Duration, json: bool },
     /// Say whether it is healthy.
     Health,
     /// Say what is under it, what was chosen, and why.
@@ -54,6 +55,18 @@ pub(crate) enum Job {
     Adduserkey { remove: bool, list: bool, words: Vec<String> },
     /// Make sshd's host keys.
     HostKeys,
+    /// Have Compose read the application's file.
+    CheckApplication(Project),
+    /// Look after the application.
+    Application(Duty),
+    /// Mount the appliance's store, and give the engine its images.
+    Store { data_root: PathBuf, engine_root: PathBuf, linked: bool },
+    /// Have the engine load what it lacks of the store.
+    LoadStore { data_root: PathBuf },
+    /// Make a store of images.
+    MakeStore { request: PathBuf, target: PathBuf },
+    /// Copy a data root that no host uses into an empty folder.
+    CopyDataRoot { source: PathBuf, target: PathBuf },
     /// Print help or the version.
     Print(String),
 }
@@ -84,6 +97,9 @@ enum Ask {
         /// The longest to wait, in seconds
         #[arg(long, value_name = "S", default_value = "60", value_parser = seconds)]
         timeout: Duration,
+        /// Print the status after each change, a line of JSON each, until it is ready
+        #[arg(long)]
+        json: bool,
     },
     /// Say whether the host is ready and its engine answers; ends with 70 when not
     Health,
@@ -152,6 +168,10 @@ enum Helper {
     Disk { data_root: PathBuf, bytes: u64 },
     /// Make sshd's host keys
     HostKeys,
+    /// Have Compose read the application's file
+    CheckApplication(Project),
+    /// Look after the application
+    Application(Duty),
     /// Put a container on trial
     Trial,
     /// Relay name queries of nested containers
@@ -170,6 +190,19 @@ enum Helper {
         #[arg(long)]
         clean: bool,
     },
+    /// Mount the appliance's store, and give the engine its images
+    Store {
+        data_root: PathBuf,
+        engine_root: PathBuf,
+        #[arg(long)]
+        linked: bool,
+    },
+    /// Have the engine load what it lacks of the appliance's store
+    LoadStore { data_root: PathBuf },
+    /// Make a store of images that the engine has: the work of `dind bake`
+    MakeStore { request: PathBuf, target: PathBuf },
+    /// Copy a data root that no host uses into an empty folder: the whole work of a container, before a host starts on the copy
+    CopyDataRoot { source: PathBuf, target: PathBuf },
 }
 
 /// The words of a command line, whose first is the name that the program was called by: a link to it is called `adduserkey`.
@@ -248,7 +281,7 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
     match Line::try_parse_from(line) {
         Ok(Line { ask }) => match ask {
             Ask::Status { json } => Ok(Job::Status { json }),
-            Ask::Wait { timeout } => Ok(Job::Wait { timeout }),
+            Ask::Wait { timeout, json } => Ok(Job::Wait { timeout, json }),
             Ask::Health => Ok(Job::Health),
             Ask::Doctor { json } => Ok(Job::Doctor { json }),
             Ask::Verify { data_root, json } => Ok(Job::Verify { data_root, json }),
@@ -258,6 +291,14 @@ fn subcommand(words: &[String]) -> Result<Job, Failure> {
                 Helper::Disk { data_root, bytes } => Job::Disk { data_root, bytes },
                 Helper::Look { data_root } => Job::Look { data_root },
                 Helper::HostKeys => Job::HostKeys,
+                Helper::CheckApplication(project) => Job::CheckApplication(project),
+                Helper::Application(duty) => Job::Application(duty),
+                Helper::CopyDataRoot { source, target } => Job::CopyDataRoot { source, target },
+                Helper::Store { data_root, engine_root, linked } => {
+                    Job::Store { data_root, engine_root, linked }
+                }
+                Helper::LoadStore { data_root } => Job::LoadStore { data_root },
+                Helper::MakeStore { request, target } => Job::MakeStore { request, target },
                 Helper::Trial => Job::Trial,
                 Helper::Probe { data_root, wanted } => Job::Probe { data_root, wanted },
                 Helper::Resolver { servers } => Job::Resolver { servers },
@@ -320,9 +361,14 @@ mod tests {
         assert_eq!(job("dockerd-entrypoint.sh"), Ok(host(&["dockerd-entrypoint.sh"])));
         assert_eq!(job("status"), Ok(Job::Status { json: false }));
         assert_eq!(job("status --json"), Ok(Job::Status { json: true }));
-        assert_eq!(job("wait"), Ok(Job::Wait { timeout: Duration::from_secs(60) }));
-        assert_eq!(job("wait --timeout 0.5"), Ok(Job::Wait { timeout: Duration::from_millis(500) }));
+        assert_eq!(job("wait"), Ok(Job::Wait { timeout: Duration::from_secs(60), json: false }));
+        assert_eq!(
+            job("wait --json --timeout 0.5"),
+            Ok(Job::Wait { timeout: Duration::from_millis(500), json: true })
+        );
         assert_eq!(job("health"), Ok(Job::Health));
+        let copy = Job::CopyDataRoot { source: "/a".into(), target: "/b".into() };
+        assert_eq!(job("helper copy-data-root /a /b"), Ok(copy));
         assert!(matches!(job("--help"), Ok(Job::Print(text)) if text.contains("DIND_STOP_TIMEOUT")));
         assert!(matches!(job("wait --help"), Ok(Job::Print(text)) if text.contains("--timeout")));
     }
@@ -361,6 +407,7 @@ mod tests {
             ("exec --", "lacks the command"),
             ("exec --loud true", "--loud"),
             ("helper nothing", "nothing"),
+            ("helper copy-data-root /a", "required arguments were not provided"),
         ] {
             let failure = job(line).unwrap_err();
             assert_eq!(failure.code, 64, "{line}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dind_contract::status::{LastStop, Phase};
+use dind_contract::status::{ContainerState, Health, LastStop, Phase, ServiceState};
 use dind_contract::{Status, exit, paths};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -34,14 +34,16 @@ pub(crate) fn status(json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits until the host is ready.
-pub(crate) fn wait(timeout: Duration) -> Result<ExitCode, Failure> {
+/// Waits until the host is ready. With `json` each status on the way is printed, one a line, the last being that of the ready host.
+pub(crate) fn wait(timeout: Duration, json: bool) -> Result<ExitCode, Failure> {
     let deadline = Instant::now().checked_add(timeout);
     let mut last = None;
     loop {
-        match follow(deadline, &mut last) {
+        match follow(deadline, json, &mut last) {
             Ok(status) if status.phase == Phase::Ready => {
-                print(&format!("ready: {}\n", status.endpoint.environment()));
+                if !json {
+                    print(&format!("ready: {}\n", status.endpoint.environment()));
+                }
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(_) => {
@@ -82,14 +84,8 @@ pub(crate) fn stay(options: &[String]) -> Option<Result<ExitCode, Failure>> {
 pub(crate) fn health() -> Result<ExitCode, Failure> {
     let status = current()?;
     if status.phase != Phase::Ready {
-        let waits: Vec<String> = status
-            .services
-            .iter()
-            .filter(|service| service.state.word() != "ready")
-            .map(|service| format!("{} is {}", service.name, service.state.word()))
-            .collect();
         return Err(Failure::failed(
-            format!("the host is {}: {}", status.phase.word(), waits.join(", ")),
+            format!("the host is {}: {}", status.phase.word(), waits(&status).join(", ")),
             "look at its log: docker logs HOST",
         ));
     }
@@ -121,14 +117,18 @@ pub(crate) fn current() -> Result<Status, Failure> {
 }
 
 /// Follows the host until it is ready or stopping; an error when it hangs up or the time is over.
-fn follow(deadline: Option<Instant>, last: &mut Option<Status>) -> io::Result<Status> {
+fn follow(deadline: Option<Instant>, json: bool, last: &mut Option<Status>) -> io::Result<Status> {
     let stream = UnixStream::connect(paths::STATUS_SOCKET)?;
     let mut lines = BufReader::new(stream);
     // The status as it is now comes at once, and is heard even with no time left.
     let mut patience = Some(ANSWER);
     loop {
         lines.get_ref().set_read_timeout(patience)?;
-        let status = parse(&read_line(&mut lines)?)?;
+        let line = read_line(&mut lines)?;
+        let status = parse(&line)?;
+        if json {
+            print(&line);
+        }
         *last = Some(status.clone());
         if matches!(status.phase, Phase::Ready | Phase::Stopping) {
             return Ok(status);
@@ -155,14 +155,7 @@ fn parse(line: &str) -> io::Result<Status> {
 fn timed_out(timeout: Duration, last: Option<&Status>) -> Failure {
     let seen = last.map_or_else(
         || format!("no host answers on {}", paths::STATUS_SOCKET),
-        |status| {
-            let services: Vec<String> = status
-                .services
-                .iter()
-                .map(|service| format!("{} {}", service.name, service.state.word()))
-                .collect();
-            format!("the host is still {} ({})", status.phase.word(), services.join(", "))
-        },
+        |status| format!("the host is still {} ({})", status.phase.word(), waits(status).join(", ")),
     );
     Failure {
         code: exit::TIMED_OUT,
@@ -218,6 +211,37 @@ pub(crate) fn print(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
+fn times(restarts: u32) -> String {
+    match restarts {
+        0 => String::new(),
+        1 => ", restarted once".to_owned(),
+        more => format!(", restarted {more} times"),
+    }
+}
+
+/// What is not as it should be.
+fn waits(status: &Status) -> Vec<String> {
+    let services = status.services.iter().filter(|service| service.state != ServiceState::Ready);
+    let mut waits: Vec<String> =
+        services.map(|service| format!("{} is {}", service.name, service.state.word())).collect();
+    for container in status.application.iter().flat_map(|application| &application.containers) {
+        let (name, state) = (&container.name, container.state.word());
+        match (container.state, container.health, container.exit_code) {
+            (ContainerState::Running, None | Some(Health::Healthy), _)
+            | (ContainerState::Exited, _, Some(0)) => {}
+            (ContainerState::Running, Some(Health::Starting), _) => {
+                waits.push(format!("{name} has not been found healthy yet"));
+            }
+            (ContainerState::Running, Some(Health::Unhealthy), _) => {
+                waits.push(format!("{name} is unhealthy"));
+            }
+            (_, _, Some(code)) => waits.push(format!("{name} has {state} with {code}")),
+            _ => waits.push(format!("{name} is {state}")),
+        }
+    }
+    waits
+}
+
 fn describe(status: &Status) -> String {
     let mut text = format!("{:<12} {}", "phase", status.phase.word());
     if let Some(ms) = status.ready_ms {
@@ -225,12 +249,21 @@ fn describe(status: &Status) -> String {
     }
     for service in &status.services {
         let pid = service.pid.map_or_else(String::new, |pid| format!(", pid {pid}"));
-        let restarts = match service.restarts {
-            0 => String::new(),
-            1 => ", restarted once".to_owned(),
-            more => format!(", restarted {more} times"),
-        };
+        let restarts = times(service.restarts);
         text.push_str(&format!("\n{:<12} {}{pid}{restarts}", service.name, service.state.word()));
+    }
+    for container in status.application.iter().flat_map(|application| &application.containers) {
+        let code = container.exit_code.map_or_else(String::new, |code| format!(" with {code}"));
+        let health = container.health.map_or_else(String::new, |health| match health {
+            Health::Starting => ", no health yet".to_owned(),
+            other => format!(", {}", other.word()),
+        });
+        let restarts = times(container.restarts);
+        let state = container.state.word();
+        text.push_str(&format!("\n  {:<10} {state}{code}{health}{restarts}", container.name));
+    }
+    if let Some(seconds) = status.seconds_left {
+        text.push_str(&format!("\n{:<12} in {} (DIND_TIME_LIMIT)", "ends", in_words(seconds)));
     }
     text.push_str(&format!("\n{:<12} {}", "client", status.endpoint.environment()));
     if let Some(certificate) = &status.certificate {
@@ -249,9 +282,20 @@ fn describe(status: &Status) -> String {
     text + "\n"
 }
 
+/// A number of seconds, in its two largest units.
+fn in_words(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / (60 * 60), seconds / (24 * 60 * 60));
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use dind_contract::status::{Certificate, Endpoint, Service, ServiceState};
+    use dind_contract::status::{Application, Certificate, Container, Endpoint, Service};
 
     use super::*;
 
@@ -264,6 +308,25 @@ mod tests {
                 Service { name: "containerd".into(), state: ServiceState::Ready, pid: Some(7), restarts: 0 },
                 Service { name: "dockerd".into(), state: ServiceState::Backoff, pid: None, restarts: 2 },
             ],
+            application: Some(Application {
+                project: "compose".into(),
+                containers: vec![
+                    Container {
+                        name: "task-1".into(),
+                        state: ContainerState::Exited,
+                        health: None,
+                        exit_code: Some(3),
+                        restarts: 0,
+                    },
+                    Container {
+                        name: "web-1".into(),
+                        state: ContainerState::Running,
+                        health: Some(Health::Unhealthy),
+                        exit_code: None,
+                        restarts: 1,
+                    },
+                ],
+            }),
             endpoint: Endpoint {
                 docker_host: "tcp://10.0.0.2:2376".into(),
                 tls_verify: true,
@@ -272,6 +335,7 @@ mod tests {
             certificate: Some(Certificate { expires: "2028-02-01T00:00:00Z".into(), days_left: 12 }),
             last_stop: LastStop::Unclean,
             ready_ms: Some(312),
+            seconds_left: Some(3725),
             last_sync: None,
             steps: Vec::new(),
             ground: Vec::new(),
@@ -281,12 +345,30 @@ mod tests {
 phase        degraded (ready in 312 ms)
 containerd   ready, pid 7
 dockerd      backoff, restarted 2 times
+  task-1     exited with 3
+  web-1      running, unhealthy, restarted once
+ends         in 1 h 2 min (DIND_TIME_LIMIT)
 client       DOCKER_HOST=tcp://10.0.0.2:2376 DOCKER_TLS_VERIFY=1
 certificate  until 2028-02-01 (12 days)
 last stop    not clean
 warning      careful
 ";
         assert_eq!(describe(&status), expected);
+        assert_eq!(waits(&status), ["dockerd is backoff", "task-1 has exited with 3", "web-1 is unhealthy"]);
+    }
+
+    #[test]
+    fn time_is_said_in_two_units() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (3599, "59 min 59 s"),
+            (86_399, "23 h 59 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(in_words(seconds), words);
+        }
     }
 
     #[test]

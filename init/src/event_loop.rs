@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dind_contract::status::{Certificate, Endpoint, LastStop, Phase, Service as ServiceStatus};
+use dind_contract::status::{Application, Certificate, Endpoint, LastStop, Phase, Service as ServiceStatus};
 use dind_contract::{Finding, Status, paths};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal as Unix;
@@ -18,17 +18,18 @@ use nix::sys::signalfd::SignalFd;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::appliance::{self, Report};
 use crate::ask::WARN_DAYS;
 use crate::command::{Command, Foreground};
 use crate::ground::{DataRoot, Steps};
 use crate::http::{Asked, Heard, Question, Watch};
-use crate::lines::Lines;
+use crate::lines::{Lines, PIECES};
 use crate::log::{self, Level, Log};
-use crate::notify::Notifications;
+use crate::notify::{Notifications, Said};
 use crate::process;
 use crate::reaper::{self, Fate};
 use crate::services::{Config, Service};
-use crate::settings::Settings;
+use crate::settings::{Settings, time_limit};
 use crate::status::StatusSocket;
 use crate::supervisor::{Action, End, Event, Moment, Outcome, Policy, Signal, Supervisor};
 use crate::tls::Certificates;
@@ -87,7 +88,7 @@ impl Ended {
 }
 
 /// What a change of is worth telling those who follow the status.
-type Summary = (Phase, Vec<ServiceStatus>, Option<OffsetDateTime>);
+type Summary = (Phase, Vec<ServiceStatus>, Option<OffsetDateTime>, Option<Application>);
 
 /// A sync under way.
 struct Syncing {
@@ -102,6 +103,8 @@ struct Host<'log> {
     running: Vec<Running>,
     supervisor: Supervisor,
     log: &'log mut Log,
+    /// The application, as who looks after it has reported last.
+    application: Option<Application>,
     /// What those who follow the status know.
     told: Summary,
     /// The service that is being asked whether it answers.
@@ -128,6 +131,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
     let policy = Policy {
         on_failure: prepared.settings.on_failure,
         stop_timeout: prepared.settings.stop_timeout,
+        time_limit: prepared.settings.time_limit,
         left_clean: prepared.data_root.last_stop != LastStop::Unclean,
         sync: prepared.settings.sync,
         command: prepared.command.is_some(),
@@ -151,7 +155,8 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
         running,
         supervisor,
         log,
-        told: (Phase::Starting, Vec::new(), None),
+        application: None,
+        told: (Phase::Starting, Vec::new(), None, None),
         asked: None,
         watch: None,
         sync: None,
@@ -195,7 +200,8 @@ impl Host<'_> {
             input(self.prepared.status_socket.fd()),
         ];
         fds.extend(self.prepared.status_socket.listeners().map(input));
-        fds.extend(self.running.iter().filter_map(|running| running.output.as_ref()?.fd()).map(input));
+        let heard = self.running.iter().filter(|running| self.has_room_for(running));
+        fds.extend(heard.filter_map(|running| running.output.as_ref()?.fd()).map(input));
         fds.extend(self.asked.as_ref().map(|(_, asked)| input(asked.fd())));
         fds.extend(self.watch.as_ref().map(|watch| input(watch.fd())));
         fds.extend(self.log.waits_for().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
@@ -210,9 +216,13 @@ impl Host<'_> {
         for service in 0..self.running.len() {
             events.extend(self.read_output(service, false));
         }
-        for pid in self.prepared.notifications.ready() {
+        for (pid, said) in self.prepared.notifications.heard() {
             let sender = self.running.iter().position(|running| running.pid == Some(pid));
-            events.extend(sender.map(|service| Event::Notified { service }));
+            let Some(service) = sender else { continue };
+            match said {
+                Said::Ready => events.push(Event::Notified { service }),
+                Said::Application(report) => events.extend(self.reported(service, &report)),
+            }
         }
         if let Some((service, asked)) = &mut self.asked
             && let Some(answered) = asked.advance()
@@ -486,13 +496,49 @@ impl Host<'_> {
         }
     }
 
+    /// Who looks after the application has said how that is.
+    fn reported(&mut self, service: usize, report: &str) -> Vec<Event> {
+        let is_meant = self.running.get(service).is_some_and(|it| it.service.rules.runs_application);
+        let Ok(report) = serde_json::from_str::<Report>(report) else { return Vec::new() };
+        if !is_meant {
+            return Vec::new();
+        }
+        self.application = Some(report.application);
+        let ended = report.ended.map(|(code, words)| Event::ApplicationEnded { code, words });
+        let ready = if report.ready { Event::Notified { service } } else { Event::Withdrawn { service } };
+        [ready].into_iter().chain(ended).collect()
+    }
+
+    /// Whether what it writes is read now. In a stop it is: whoever does not read the log shall not keep the application from
+    /// stopping.
+    fn has_room_for(&self, running: &Running) -> bool {
+        let waits = running.service.rules.runs_application && self.supervisor.phase() != Phase::Stopping;
+        !waits || self.log.has_room()
+    }
+
     /// Passes on what a service has written; with `all`, what it wrote last, too. What it said to us by it is an event.
     fn read_output(&mut self, service: usize, all: bool) -> Vec<Event> {
         let mut events = Vec::new();
         let Some(running) = self.running.get_mut(service) else { return events };
         let Some(output) = &mut running.output else { return events };
-        let lines = if all { output.rest() } else { output.read() };
+        let is_application = running.service.rules.runs_application;
+        // Whoever reads our log slowly slows this down, and loses nothing: the engine keeps what containers write.
+        if is_application && !all && !self.log.has_room() && self.supervisor.phase() != Phase::Stopping {
+            return events;
+        }
+        let lines = match all {
+            true => output.rest(),
+            false => output.read(if is_application { 1 } else { PIECES }),
+        };
         for line in lines {
+            if is_application && let Some((level, name, text)) = appliance::parse_line(&line) {
+                if name == running.service.rules.name {
+                    running.spoke = true;
+                    running.said = Some(text.to_owned());
+                }
+                self.log.line(level, name, text);
+                continue;
+            }
             let (level, message) = log::parse_event(&line);
             match level {
                 Some(_) => running.spoke = true,
@@ -535,11 +581,11 @@ impl Host<'_> {
             pid: unit.pid(),
             restarts: unit.restarts,
         });
-        (self.supervisor.phase(), services.collect(), self.last_sync)
+        (self.supervisor.phase(), services.collect(), self.last_sync, self.application.clone())
     }
 
     fn status(&self) -> Status {
-        let (phase, services, _) = self.summary();
+        let (phase, services, _, application) = self.summary();
         let certificate = self.prepared.certificates.as_ref().map(|certificates| Certificate {
             expires: certificates.expires.format(&Rfc3339).unwrap_or_default(),
             days_left: (certificates.expires - OffsetDateTime::now_utc()).whole_days(),
@@ -555,10 +601,16 @@ impl Host<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase,
             services,
+            application,
             endpoint: self.prepared.endpoint.clone(),
             certificate,
             last_stop: self.prepared.data_root.last_stop,
             ready_ms: self.ready_ms,
+            seconds_left: self
+                .prepared
+                .settings
+                .time_limit
+                .map(|limit| time_limit::seconds_left(limit, self.now())),
             last_sync: self.last_sync.and_then(|moment| moment.format(&Rfc3339).ok()),
             steps: self.prepared.steps.0.clone(),
             ground: self.prepared.findings.clone(),

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
+use dind_contract::paths;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -15,7 +17,7 @@ use crate::repair::{containers, images};
 use crate::settings::Settings;
 use crate::sync::Synced;
 use crate::tls::Parsed;
-use crate::{arguments, ground, process, users};
+use crate::{appliance, arguments, ground, process, users};
 
 /// Environment, arguments and `daemon.json`: `NAME=value` a line, then arguments, then the file, apart by NUL.
 pub fn settings(bytes: &[u8]) {
@@ -33,7 +35,8 @@ pub fn settings(bytes: &[u8]) {
         String::from_utf8_lossy(&text(parts.next())).split('\n').map(str::to_owned).collect::<Vec<_>>();
     let file = String::from_utf8_lossy(&text(parts.next())).into_owned();
     let _ = arguments::parse(words.iter().map(OsString::from));
-    let _ = Settings::load(environment, &words, |_| Ok((!file.is_empty()).then(|| file.clone())));
+    let is_there = |path: &Path| !file.is_empty() && path != Path::new(paths::APPLIANCE);
+    let _ = Settings::load(environment, &words, |path| Ok(is_there(path).then(|| file.clone())));
 }
 
 /// The engine's answers and events.
@@ -85,4 +88,9 @@ pub fn certificates(bytes: &[u8]) {
 /// Names of users, keys, and the tables of accounts.
 pub fn users(bytes: &[u8]) {
     users::fuzz(&String::from_utf8_lossy(bytes));
+}
+
+/// What the engine and Compose say of an application: a Compose file and a complaint, apart by NUL, and lines.
+pub fn application(bytes: &[u8]) {
+    appliance::fuzz(&String::from_utf8_lossy(bytes));
 }

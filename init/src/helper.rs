@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use dind_contract::Status;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
+use crate::interrupts::Interrupts;
 use crate::log::Log;
 use crate::status::StatusSocket;
-use crate::{process, reaper, signals};
+use crate::{process, reaper};
 
 /// The most that a helper may answer, in bytes; the rest is not read.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -31,10 +31,10 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    fn welcome(&mut self, what: &str) {
+    fn welcome(&mut self, what: &str, seconds_left: Option<u64>) {
         self.socket.forget_gone();
         if self.socket.accept() {
-            let mut status = self.status.clone();
+            let mut status = Status { seconds_left, ..self.status.clone() };
             status.warnings.push(format!("still waiting for {what}"));
             self.socket.tell(&status);
         }
@@ -48,6 +48,8 @@ pub(crate) enum NotUp {
     Failed(Failure),
     /// It was asked to stop; the signal's name and number.
     Stopped { why: String, number: u32 },
+    /// Its time, of this length, is over.
+    TimeOver(Duration),
 }
 
 impl From<Failure> for NotUp {
@@ -105,15 +107,15 @@ impl Helper {
     /// at: whoever reaps first has it.
     ///
     /// # Errors
-    /// A stop was asked for, or the time is over: the helper is killed then. Or it has ended without an answer.
+    /// A stop was asked for, or its own time or the host's is over: the helper is killed then. Or it has ended without an answer.
     pub(crate) fn answer<T: DeserializeOwned>(
         self,
-        signals: &SignalFd,
+        interrupts: &Interrupts,
         log: &mut Log,
         door: Option<&mut Door>,
     ) -> Result<T, NotUp> {
         let what = self.what;
-        let said = self.finish(signals, log, door)?;
+        let said = self.finish(interrupts, log, door)?;
         serde_json::from_slice(&said).map_err(|_| {
             let said = String::from_utf8_lossy(&said).trim().to_owned();
             let failure = if said.is_empty() {
@@ -131,23 +133,21 @@ impl Helper {
     /// What it wrote until it ended.
     fn finish(
         mut self,
-        signals: &SignalFd,
+        interrupts: &Interrupts,
         log: &mut Log,
         mut door: Option<&mut Door>,
     ) -> Result<Vec<u8>, NotUp> {
         let mut answer = Vec::new();
         let mut notice = Instant::now() + NOTICE;
         while answer.len() < LONGEST {
-            while !self.undisturbed
-                && let Ok(Some(signal)) = signals.read_signal()
+            if !self.undisturbed
+                && let Some(stop) = interrupts.stop()
             {
-                if let Some(signals::Meaning::Stop(why)) = signals::meaning(signal.ssi_signo) {
-                    return Err(NotUp::Stopped { why, number: signal.ssi_signo });
-                }
+                return Err(stop);
             }
             reaper::reap();
             if let Some(door) = &mut door {
-                door.welcome(self.what);
+                door.welcome(self.what, interrupts.seconds_left());
             }
             let mut piece = [0; 8192];
             match self.output.read(&mut piece) {
@@ -172,10 +172,12 @@ impl Helper {
                 log.info(&format!("still waiting for {}", self.what));
                 notice = now + NOTICE;
             }
-            let left = self.deadline.min(notice).saturating_duration_since(now) + Duration::from_millis(1);
+            let wake = self.deadline.min(notice);
+            let wake = interrupts.ends().filter(|_| !self.undisturbed).map_or(wake, |ends| ends.min(wake));
+            let left = wake.saturating_duration_since(now) + Duration::from_millis(1);
             let mut fds = vec![PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
             if !self.undisturbed {
-                fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+                fds.push(PollFd::new(interrupts.signals.as_fd(), PollFlags::POLLIN));
             }
             fds.extend(door.iter().map(|door| PollFd::new(door.socket.fd(), PollFlags::POLLIN)));
             // Whatever it says, looking at everything is right.

@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 use dind_contract::paths::{self, NOTIFY_SOCKET, RUNTIME, STATUS_SOCKET};
 use dind_contract::status::{Endpoint, Phase, Service, ServiceState};
 use dind_contract::{Finding, Status, exit};
-use nix::sys::signalfd::SignalFd;
 use time::OffsetDateTime;
 
+use crate::appliance::{self, Checked};
 use crate::command::Command;
 use crate::event_loop::{self, Ended, Prepared};
 use crate::failure::Failure;
 use crate::ground::{self, Authorities, DataRoot, Ground, Looked, Probed, Steps};
 use crate::helper::{Door, NotUp};
+use crate::interrupts::Interrupts;
 use crate::log::{self, Log, Output};
 use crate::notify::Notifications;
-use crate::settings::{Listen, Settings};
+use crate::settings::{Listen, Settings, time_limit};
 use crate::sshd::{self, HostKeys};
 use crate::status::StatusSocket;
 use crate::supervisor::Outcome;
@@ -51,7 +52,8 @@ pub(crate) fn run(options: &[String], command: Option<Command>, began: Instant) 
     let has_command = command.is_some();
     let output = if has_command { Output::Held } else { Output::standard(1) };
     let mut log = Log::new(settings.log, output);
-    let ended = match bring_up(settings, signals, command, &mut log) {
+    let interrupts = Interrupts { signals, began, time_limit: settings.time_limit };
+    let ended = match bring_up(settings, interrupts, command, &mut log) {
         Ok(prepared) => event_loop::run(prepared, &mut log, began),
         Err(NotUp::Failed(failure)) => Ended::not_up(Outcome { failure: Some(failure), ..Outcome::CLEAN }),
         Err(NotUp::Stopped { why, number }) => {
@@ -60,6 +62,11 @@ pub(crate) fn run(options: &[String], command: Option<Command>, began: Instant) 
             let number = i32::try_from(number).unwrap_or_default();
             let code = has_command.then(|| exit::killed_by(number));
             Ended::not_up(Outcome { code, ..Outcome::CLEAN })
+        }
+        Err(NotUp::TimeOver(limit)) => {
+            log.warn(&format!("stopped before it was up, because {}", time_limit::over(limit)));
+            let code = has_command.then(|| exit::killed_by(libc::SIGTERM));
+            Ended::not_up(Outcome { code, time_over: Some(limit), ..Outcome::CLEAN })
         }
     };
     let code = match has_command && !ended.reached_command && ended.outcome.code.is_none() {
@@ -71,6 +78,15 @@ pub(crate) fn run(options: &[String], command: Option<Command>, began: Instant) 
         log.info(&format!("stopped, exit code {code}"));
     }
     log.drain(Instant::now() + LAST_WORDS);
+    if has_command && let Some(limit) = ended.outcome.time_over {
+        let happened =
+            if ended.reached_command { "the command was asked to end" } else { "the command was not run" };
+        let words = format!(
+            "dind-init: {happened}, because {}\n  help: give its host more time, or leave DIND_TIME_LIMIT out\n",
+            time_limit::over(limit)
+        );
+        log::last_words(words.as_bytes(), Instant::now() + LAST_WORDS);
+    }
     let Some(failure) = failed else { return Ok(ExitCode::from(code)) };
     // Whoever waits for a command that never ran sees why. Otherwise all but its own words are in the log.
     if has_command && !ended.reached_command {
@@ -85,12 +101,16 @@ pub(crate) fn run(options: &[String], command: Option<Command>, began: Instant) 
 /// Everything before the first service starts.
 fn bring_up(
     settings: Settings,
-    signals: SignalFd,
+    interrupts: Interrupts,
     command: Option<Command>,
     log: &mut Log,
 ) -> Result<Prepared, NotUp> {
     let role = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
     log.info(&format!("dind-init {} {role}", env!("CARGO_PKG_VERSION")));
+    // Refused before anything else is looked at: without an application an appliance is there for nothing.
+    if let Some(appliance) = &settings.appliance {
+        appliance.has_source()?;
+    }
     let mut warnings = settings.warnings.clone();
     warnings.extend(settings.about_tls());
     let mut steps = Steps::default();
@@ -98,7 +118,7 @@ fn bring_up(
     let look = ground::start_look(&settings)?;
     let programs = ground::check(&settings, &mut steps, log)?;
     let authorities = Authorities::read(&settings)?;
-    look.answer::<Looked>(&signals, log, None)?;
+    look.answer::<Looked>(&interrupts, log, None)?;
     // Locked before anything is changed, so that a second host in the same place changes nothing.
     let mut data_root = ground::take_data_root(&settings.daemon.data_root, &mut steps, log)?;
     let probes = ground::start_probes(&settings)?;
@@ -107,12 +127,19 @@ fn bring_up(
         Ok(surroundings) => surroundings,
         Err(failure) => {
             // What the machine refuses to a container, it refuses to the host, too: the probes know what is missing.
-            let probed: Probed = probes.answer(&signals, log, None)?;
+            let probed: Probed = probes.answer(&interrupts, log, None)?;
             ground::refuse_missing(&ground::decide(&settings, &probed))?;
             return Err(failure.into());
         }
     };
     log.keep(Path::new(paths::LOG));
+    let check = match &settings.appliance {
+        None => None,
+        Some(appliance) => {
+            let project = appliance.project()?;
+            Some((appliance, appliance::start_check(appliance, &project)?, project))
+        }
+    };
     let certificates = match &settings.listen {
         Listen::Local | Listen::Plain | Listen::Told => None,
         Listen::Tls(folder) => Some(steps.take(log, "certificates", || {
@@ -128,7 +155,7 @@ fn bring_up(
     for warning in &warnings {
         log.warn(warning);
     }
-    let probed: Probed = probes.answer(&signals, log, None)?;
+    let probed: Probed = probes.answer(&interrupts, log, None)?;
     let mut ground = Ground::new(settings.daemon.data_root.clone());
     ground.decisions = ground::decide(&settings, &probed);
     ground.decisions.extend(surroundings.decisions);
@@ -140,8 +167,18 @@ fn bring_up(
     ground::say(log, &findings);
     ground::refuse_missing(&ground.decisions)?;
     if let Some(host_keys) = host_keys {
-        let said = host_keys.answer::<HostKeys>(&signals, log, None)?.said()?;
+        let said = host_keys.answer::<HostKeys>(&interrupts, log, None)?.said()?;
         log.info(&format!("host keys: {said}"));
+    }
+    let mut application = None;
+    if let Some((appliance, check, project)) = check {
+        let checked = check.answer::<Checked>(&interrupts, log, None)?;
+        let (project, warned) = checked.judge(appliance, project)?;
+        warned.iter().for_each(|warning| log.warn(warning));
+        warnings.extend(warned);
+        let name = project.name.as_deref().unwrap_or_default();
+        log.info(&format!("application: {name}, from {}", appliance.called()));
+        application = Some(project);
     }
     let bind = |e: io::Error| {
         Failure::failed(format!("cannot make a socket in {RUNTIME}: {e}"), "look at its permissions")
@@ -149,13 +186,14 @@ fn bring_up(
     let endpoint = services::endpoint(&settings, surroundings.outside);
     let mut door = Door {
         socket: StatusSocket::bind(Path::new(STATUS_SOCKET)).map_err(bind)?,
-        status: starting(&endpoint, &data_root, &findings, &warnings),
+        status: starting(&endpoint, &data_root, &findings, &warnings, application.is_some()),
     };
-    ground.engine_root = ground::mount_disk(&settings, &probed, &signals, &mut door, &mut steps, log)?;
-    ground::repair(&settings, &data_root, &ground.engine_root, &signals, &mut door, &mut steps, log)?;
+    ground.engine_root = ground::mount_disk(&settings, &probed, &interrupts, &mut door, &mut steps, log)?;
+    ground::open_store(&settings, &probed, &ground.engine_root, &interrupts, &mut door, &mut steps, log)?;
+    ground::repair(&settings, &data_root, &ground.engine_root, &interrupts, &mut door, &mut steps, log)?;
     ground::apply_limits(&settings);
     ground::make_links(&ground.decisions)?;
-    let services = services::all(&settings, &ground, &programs);
+    let services = services::all(&settings, &ground, &programs, application);
     let notifications = Notifications::bind(Path::new(NOTIFY_SOCKET)).map_err(bind)?;
     // Last, so that nothing above leaves a mark on it.
     data_root.mark_running()?;
@@ -169,7 +207,7 @@ fn bring_up(
         steps,
         findings,
         warnings,
-        signals,
+        signals: interrupts.signals,
         notifications,
         status_socket: door.socket,
         command,
@@ -177,8 +215,15 @@ fn bring_up(
 }
 
 /// What a host says of itself before the loop runs.
-fn starting(endpoint: &Endpoint, data_root: &DataRoot, findings: &[Finding], warnings: &[String]) -> Status {
-    let services = services::programs().into_iter().map(|name| Service {
+fn starting(
+    endpoint: &Endpoint,
+    data_root: &DataRoot,
+    findings: &[Finding],
+    warnings: &[String],
+    is_appliance: bool,
+) -> Status {
+    let names = services::programs().into_iter().chain(is_appliance.then_some(services::COMPOSE));
+    let services = names.map(|name| Service {
         name: name.to_owned(),
         state: ServiceState::Waiting,
         pid: None,
@@ -188,10 +233,13 @@ fn starting(endpoint: &Endpoint, data_root: &DataRoot, findings: &[Finding], war
         version: env!("CARGO_PKG_VERSION").to_owned(),
         phase: Phase::Starting,
         services: services.collect(),
+        application: None,
         endpoint: endpoint.clone(),
         certificate: None,
         last_stop: data_root.last_stop,
         ready_ms: None,
+        // Said anew to each who asks.
+        seconds_left: None,
         last_sync: None,
         steps: Vec::new(),
         ground: findings.to_vec(),

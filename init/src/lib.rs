@@ -11,9 +11,11 @@
     reason = "PID 1 does not die"
 )]
 
+mod appliance;
 mod arguments;
 mod ask;
 mod command;
+mod copy;
 mod doctor;
 mod engine_config;
 mod event_loop;
@@ -25,6 +27,7 @@ mod ground;
 mod helper;
 mod host;
 mod http;
+mod interrupts;
 mod layers;
 mod lines;
 mod log;
@@ -40,6 +43,7 @@ mod shutdown;
 mod signals;
 mod sshd;
 mod status;
+mod store;
 mod supervisor;
 mod sync;
 mod terminal;
@@ -79,7 +83,7 @@ pub fn main() -> ExitCode {
         Ok(Job::Command(words)) => host::run_for(&words, began),
         Ok(Job::Exec(words)) => exec::run(&words, std::env::vars_os()),
         Ok(Job::Status { json }) => ask::status(json),
-        Ok(Job::Wait { timeout }) => ask::wait(timeout),
+        Ok(Job::Wait { timeout, json }) => ask::wait(timeout, json),
         Ok(Job::Health) => ask::health(),
         Ok(Job::Doctor { json }) => doctor::doctor(json),
         Ok(Job::Resolver { servers }) => resolver::run(&servers),
@@ -103,6 +107,21 @@ pub fn main() -> ExitCode {
             ask::print(&sshd::print_host_keys());
             Ok(ExitCode::SUCCESS)
         }
+        Ok(Job::CheckApplication(project)) => {
+            ask::print(&appliance::print_check(&project));
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::Application(duty)) => appliance::run(&duty),
+        Ok(Job::Store { data_root, engine_root, linked }) => {
+            let answer = store::prepare(&data_root, &engine_root, linked);
+            ask::print(&serde_json::to_string(&answer).unwrap_or_default());
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Job::LoadStore { data_root }) => store::load(&data_root),
+        Ok(Job::MakeStore { request, target }) => {
+            store::make(Path::new(dind_contract::paths::DATA_ROOT), &request, &target)
+        }
+        Ok(Job::CopyDataRoot { source, target }) => copy::run(&source, &target, std::env::vars_os()),
         Ok(Job::Adduserkey { remove, list, words }) => users::run(remove, list, &words),
         Ok(Job::Repair { data_root, engine_root }) => repair::run(&data_root, &engine_root),
         Ok(Job::Verify { data_root, json }) => repair::verify(&ground::engine_root(&data_root), json),

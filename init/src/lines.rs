@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::log::LONGEST;
 
 /// The most that is read at once, so that a chatty service cannot hold the loop.
-const PIECES: usize = 16;
+pub(crate) const PIECES: usize = 16;
 
 /// The reading end of a service's output.
 pub(crate) struct Lines {
@@ -25,9 +25,9 @@ impl Lines {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// The lines that are complete by now, without their ends.
-    pub(crate) fn read(&mut self) -> Vec<String> {
-        for _ in 0..PIECES {
+    /// The lines that are complete by now, without their ends; of so many pieces, of 8 KiB each.
+    pub(crate) fn read(&mut self, pieces: usize) -> Vec<String> {
+        for _ in 0..pieces {
             let Some(pipe) = &mut self.pipe else { break };
             let mut piece = [0; 8192];
             match pipe.read(&mut piece) {
@@ -43,7 +43,7 @@ impl Lines {
 
     /// What is there when the service has ended: the last line may lack its end.
     pub(crate) fn rest(&mut self) -> Vec<String> {
-        let mut lines = self.read();
+        let mut lines = self.read(PIECES);
         lines.extend(self.split(true));
         lines
     }
@@ -73,17 +73,17 @@ mod tests {
         let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
         nix::fcntl::fcntl(&reader, flags).unwrap();
         let mut lines = Lines::new(reader);
-        assert_eq!(lines.read(), [""; 0]);
+        assert_eq!(lines.read(PIECES), [""; 0]);
         writer.write_all(b"one\ntwo\r\n\nthr").unwrap();
-        assert_eq!(lines.read(), ["one", "two"]);
+        assert_eq!(lines.read(PIECES), ["one", "two"]);
         writer.write_all(b"ee\n\xff").unwrap();
-        assert_eq!(lines.read(), ["three"]);
+        assert_eq!(lines.read(PIECES), ["three"]);
         assert_eq!(lines.rest(), ["\u{fffd}"]);
         // A line without an end does not grow for ever.
         let mut longest = 0;
         for _ in 0..8 {
             writer.write_all(&vec![b'x'; LONGEST]).unwrap();
-            longest = longest.max(lines.read().first().map_or(0, String::len));
+            longest = longest.max(lines.read(PIECES).first().map_or(0, String::len));
         }
         assert!(longest > 4 * LONGEST && longest < 8 * LONGEST, "{longest}");
         drop(writer);

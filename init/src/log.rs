@@ -42,7 +42,8 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    const fn word(self) -> &'static str {
+    /// The word for it.
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Info => "info",
@@ -125,6 +126,11 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// Whether more may wait for the reader without anything being lost soon.
+    pub(crate) fn has_room(&self) -> bool {
+        self.ring.bytes < RING / 4
     }
 
     /// What to poll for `POLLOUT`, while something waits.

@@ -9,13 +9,15 @@ use std::time::Duration;
 use dind_contract::status::Endpoint;
 use dind_contract::{API_PORT, PLAIN_PORT, paths};
 
+use crate::appliance::{Duty, Project};
 use crate::engine_config::EngineConfig;
 use crate::ground::Ground;
 use crate::options::tcp_port;
 use crate::process;
 use crate::settings::{Listen, Settings};
+use crate::shutdown::Schedule;
 use crate::sshd;
-use crate::supervisor::Rules;
+use crate::supervisor::{FOR_EVER, Rules};
 
 /// dockerd may have thousands of containers to look after before it answers.
 const DOCKERD_READY: Duration = Duration::from_secs(300);
@@ -68,8 +70,13 @@ pub(crate) fn programs() -> Vec<&'static str> {
 }
 
 /// All services of a host, in the order of their start; the positions are the ids in [`Rules::uses`];
-/// each with its program; `programs` has those of [`programs`].
-pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) -> Vec<(Service, PathBuf)> {
+/// each with its program; `programs` has those of [`programs`], `application` is the project that an appliance runs.
+pub(crate) fn all(
+    settings: &Settings,
+    ground: &Ground,
+    programs: &[PathBuf],
+    application: Option<Project>,
+) -> Vec<(Service, PathBuf)> {
     let engine = [containerd(settings, ground), dockerd(settings, ground)];
     let mut all: Vec<_> = engine.into_iter().zip(programs.iter().cloned()).collect();
     let relayed: Vec<IpAddr> = ground.relayed().collect();
@@ -85,7 +92,47 @@ pub(crate) fn all(settings: &Settings, ground: &Ground, programs: &[PathBuf]) ->
         let uses = (0..all.len()).collect();
         all.push((sshd(settings, uses), program.clone()));
     }
+    if let Some(project) = application {
+        let uses = (0..all.len()).collect();
+        all.push((compose(settings, project, uses), PathBuf::from(process::OURSELVES)));
+    }
     all
+}
+
+/// The name of the service that looks after an application.
+pub(crate) const COMPOSE: &str = "compose";
+
+fn compose(settings: &Settings, project: Project, uses: Vec<usize>) -> Service {
+    let stop_within = Schedule::new(Duration::ZERO, settings.stop_timeout).application;
+    let duty = Duty {
+        project,
+        stop_within: u64::try_from(stop_within.as_millis()).unwrap_or(u64::MAX),
+        data_root: settings.daemon.data_root.clone(),
+    };
+    Service {
+        rules: Rules {
+            name: COMPOSE,
+            uses,
+            ready_within: FOR_EVER,
+            answers_ping: false,
+            takes_options: false,
+            holds_containers: false,
+            holds_sessions: false,
+            runs_application: true,
+            awaited: true,
+            essential: false,
+        },
+        arguments: [process::HELPER, "application"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(duty.arguments())
+            .collect(),
+        environment: settings.appliance.iter().flat_map(|it| it.environment.clone()).collect(),
+        leftovers: Vec::new(),
+        ready_words: None,
+        last_words: None,
+        config: None,
+    }
 }
 
 fn sshd(settings: &Settings, uses: Vec<usize>) -> Service {
@@ -99,6 +146,7 @@ fn sshd(settings: &Settings, uses: Vec<usize>) -> Service {
             takes_options: false,
             holds_containers: false,
             holds_sessions: true,
+            runs_application: false,
             awaited: true,
             essential: false,
         },
@@ -123,6 +171,7 @@ fn resolver(servers: &[IpAddr]) -> Service {
             takes_options: false,
             holds_containers: false,
             holds_sessions: false,
+            runs_application: false,
             awaited: false,
             essential: false,
         },
@@ -151,6 +200,7 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
             takes_options: false,
             holds_containers: false,
             holds_sessions: false,
+            runs_application: false,
             awaited: true,
             essential: true,
         },
@@ -218,6 +268,7 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
             takes_options: true,
             holds_containers: true,
             holds_sessions: false,
+            runs_application: false,
             awaited: true,
             essential: true,
         },
@@ -281,7 +332,10 @@ mod tests {
     }
 
     fn with_ground(settings: &Settings, ground: &Ground) -> Vec<Service> {
-        all(settings, ground, &PROGRAMS.map(PathBuf::from)).into_iter().map(|(service, _)| service).collect()
+        all(settings, ground, &PROGRAMS.map(PathBuf::from), None)
+            .into_iter()
+            .map(|(service, _)| service)
+            .collect()
     }
 
     fn dockerd_arguments(environment: &[(&str, &str)]) -> String {
@@ -352,11 +406,16 @@ mod tests {
         decision.relayed = vec!["127.0.0.11".parse().unwrap()];
         relayed.decisions.push(decision);
         let programs = ["containerd", "dockerd", "sshd"].map(PathBuf::from);
-        let with_ssh = all(&settings, &relayed, &programs).into_iter().map(|(service, _)| service).collect();
+        let project = Project { folder: "/".into(), files: vec!["/compose.yaml".into()], name: None };
+        let whole = |application| {
+            let all = all(&settings, &relayed, &programs, application);
+            all.into_iter().map(|(service, _)| service).collect()
+        };
         let table = [
             (all_on_plain_ground(&settings), vec!["containerd", "dockerd"]),
             (with_ground(&settings, &relayed), vec!["containerd", "resolver", "dockerd"]),
-            (with_ssh, vec!["containerd", "resolver", "dockerd", "sshd"]),
+            (whole(None), vec!["containerd", "resolver", "dockerd", "sshd"]),
+            (whole(Some(project)), vec!["containerd", "resolver", "dockerd", "sshd", "compose"]),
         ];
         for (services, names) in table {
             assert_eq!(services.iter().map(|service| service.rules.name).collect::<Vec<_>>(), names);

@@ -1,5 +1,7 @@
 //! Environment and arguments → [`Settings`], once. Nothing else reads the environment.
 
+pub(crate) mod time_limit;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use dind_contract::{PLAIN_PORT, paths, variables};
 
+use crate::appliance::Appliance;
 use crate::arguments::ENTRYPOINT;
 use crate::failure::Failure;
 use crate::ground::{self, BuildCache, Nofile, Registries, firewall, network, storage};
@@ -24,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) names: Vec<Name>,
     /// Time between SIGTERM and the SIGKILL from outside.
     pub(crate) stop_timeout: Duration,
+    /// How long the host may live.
+    pub(crate) time_limit: Option<Duration>,
     /// Form of the log.
     pub(crate) log: Format,
     /// What happens when a service dies.
@@ -48,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) network: network::Wishes,
     /// The environment that services get.
     pub(crate) environment: BTreeMap<String, OsString>,
+    /// The application that the host is there for, in an appliance's image.
+    pub(crate) appliance: Option<Appliance>,
     /// What deserves a word, though it ends nothing.
     pub(crate) warnings: Vec<String>,
 }
@@ -131,16 +138,17 @@ impl Settings {
         arguments: &[String],
         read: impl Fn(&Path) -> io::Result<Option<String>>,
     ) -> Result<Self, Failure> {
-        let (ours, services) = sort_environment(environment)?;
+        let all: Vec<(OsString, OsString)> = environment.into_iter().collect();
+        let (ours, services) = sort_environment(all.iter().cloned())?;
         let warnings = check_names(&ours)?;
         let get = |name: &str| ours.get(name).map(String::as_str);
 
-        if get(variables::COMPOSE_SCRIPT).is_some_and(|text| !text.trim().is_empty()) {
-            return Err(Failure::usage(
-                "COMPOSE_SCRIPT is set, but this image runs no Compose application",
-                "leave it out, and run `docker compose` against the host once it is ready",
-            ));
-        }
+        let appliance = {
+            // What services get, and whatever else was given: Compose interpolates with it.
+            let named = all.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+            let all = services.clone().into_iter().chain(named).collect();
+            Appliance::find(all, get(variables::COMPOSE_SCRIPT), &read)?
+        };
 
         let (by_name, arguments) = called_by_name(arguments);
         let mut daemon = daemon_options(get(variables::DOCKER_OPTS).unwrap_or_default(), arguments)?;
@@ -166,13 +174,14 @@ impl Settings {
             nofile: get(variables::DIND_NOFILE).map(Nofile::parse).transpose()?,
             build_cache: get(variables::DIND_BUILD_CACHE).map(BuildCache::parse).transpose()?,
             registries: Registries::parse(get)?,
-            listen: listen(get, &daemon, by_name)?,
+            listen: listen(get, &daemon, by_name, appliance.is_some())?,
             names: [variables::DIND_TLS_SAN, variables::DOCKER_TLS_SAN]
                 .into_iter()
                 .map(|variable| names(variable, get(variable).unwrap_or_default()))
                 .collect::<Result<Vec<_>, _>>()?
                 .concat(),
             stop_timeout: stop_timeout(get(variables::DIND_STOP_TIMEOUT))?,
+            time_limit: time_limit::parse(get(variables::DIND_TIME_LIMIT).unwrap_or_default())?,
             log: one_of(get, variables::DIND_LOG, &[("text", Format::Text), ("json", Format::Json)])?,
             on_failure: one_of(
                 get,
@@ -185,6 +194,7 @@ impl Settings {
             firewall: firewall::Wish::parse(get, &daemon)?,
             network: network::Wishes::parse(get, &daemon)?,
             daemon,
+            appliance,
             environment: services,
             warnings,
         };
@@ -299,9 +309,12 @@ fn listen<'a>(
     get: impl Fn(&str) -> Option<&'a str>,
     daemon: &DaemonOptions,
     by_name: bool,
+    is_appliance: bool,
 ) -> Result<Listen, Failure> {
     let local = match get(variables::LOCAL) {
-        None | Some("false" | "0" | "no") => false,
+        // An appliance is there for its application, unless somebody asks for a listener.
+        None => is_appliance && daemon.hosts.iter().all(|host| tcp_port(host).is_none()),
+        Some("false" | "0" | "no") => false,
         Some("" | "true" | "1" | "yes") => true,
         Some(other) => {
             return Err(Failure::usage(

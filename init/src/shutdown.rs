@@ -1,6 +1,6 @@
 //! The order of a stop and how its time is spent. Pure, as the supervisor is.
 //!
-//! Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. A service
+//! The application of an appliance comes first. Services end in the reverse order of their use, then what else is ours, then the data root goes to the disk. A service
 //! that holds sessions has ended when they have, or when their share of the time is over: half of what containers have. The
 //! whole ends one second before the SIGKILL from outside, unless dockerd needs that second. dockerd gets one SIGTERM and
 //! ends by its own hand: when the time for containers is over, *they* are killed. A daemon is, only when all time is over.
@@ -39,6 +39,9 @@ pub(crate) struct Schedule {
     pub(crate) work: Moment,
     /// Sessions that were asked to end may take until here.
     pub(crate) work_killed: Moment,
+    /// The application may take until here to stop in the order of its services: most of the time that containers have. The rest
+    /// is for containers that are not its own.
+    pub(crate) application: Moment,
     /// Containers may take until here to end by their own means.
     pub(crate) containers: Moment,
     /// The service that holds containers may take until here.
@@ -63,6 +66,7 @@ impl Schedule {
         Self {
             work: asked + (containers - asked) / 2,
             work_killed: asked + (containers - asked) / 2 + ((containers - asked) / 4).min(SESSIONS_GRACE),
+            application: asked + (containers - asked) * 7 / 8,
             containers,
             holder: late(45),
             services: late(55),
@@ -108,6 +112,8 @@ pub(crate) struct Stop {
     /// When sessions are asked to end, and when they are killed: as scheduled, or sooner in a hurry.
     end_sessions: Moment,
     kill_sessions: Moment,
+    /// When the application has no more time, likewise.
+    end_application: Moment,
     /// What the log has been told about sessions.
     sessions_said: SessionsSaid,
 }
@@ -138,6 +144,7 @@ impl Stop {
             containers_killed: false,
             end_sessions: schedule.work,
             kill_sessions: schedule.work_killed,
+            end_application: schedule.application,
             sessions_said: SessionsSaid::Nothing,
         }
     }
@@ -164,6 +171,11 @@ impl Stop {
         self.outcome.code = Some(code);
     }
 
+    /// Nobody asked for this stop, though nothing has failed.
+    pub(crate) fn not_asked(&mut self) {
+        self.asked = false;
+    }
+
     /// Until when containers may end by their own means.
     fn end_containers(&self) -> Moment {
         if self.hurried { Moment::ZERO } else { self.schedule.containers }
@@ -181,6 +193,7 @@ impl Stop {
         self.hurried = true;
         self.end_sessions = now.min(self.end_sessions);
         self.kill_sessions = (now + SESSIONS_GRACE).min(self.kill_sessions);
+        self.end_application = now.min(self.end_application);
         match &mut self.step {
             Step::Command { until: latest, killed: false } | Step::Services { end_containers: latest } => {
                 *latest = now.min(*latest);
@@ -347,6 +360,8 @@ impl Stop {
         };
         if unit.rules.holds_sessions {
             self.schedule.work.min(self.kill_sessions)
+        } else if unit.rules.runs_application {
+            self.end_application
         } else if let Some(finished) = unit.finished {
             (finished + FINISHED_GRACE).min(self.schedule.holder)
         } else if unit.rules.uses.iter().any(has_ended) {
@@ -361,7 +376,8 @@ impl Stop {
 
     /// When a service that does not even end when it is killed is waited for no longer.
     fn left_behind(&self, unit: &Unit) -> Moment {
-        if unit.rules.holds_sessions { self.schedule.containers } else { self.schedule.end }
+        let early = unit.rules.holds_sessions || unit.rules.runs_application;
+        if early { self.schedule.containers } else { self.schedule.end }
     }
 
     /// What sessions get at `now`: time, or a signal.

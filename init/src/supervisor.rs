@@ -3,6 +3,7 @@
 //! There is no clock, no process and no file in here. Time is a [`Moment`] that the caller hands in, and every wait
 //! has a deadline, which [`Supervisor::deadline`] tells. The order of a stop is in [`crate::shutdown`].
 
+mod application;
 mod foreground;
 mod heartbeat;
 mod syncs;
@@ -15,8 +16,9 @@ use dind_contract::status::{Phase, ServiceState};
 
 use crate::failure::Failure;
 use crate::log::Level;
-use crate::settings::OnFailure;
+use crate::settings::{OnFailure, time_limit};
 use crate::shutdown::{SEE_LOG, Stop};
+pub(crate) use application::FOR_EVER;
 use foreground::Foreground;
 use heartbeat::Heartbeat;
 use syncs::Syncs;
@@ -31,6 +33,8 @@ const DEATHS: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Wait before the first restart; it doubles with each death within [`WINDOW`].
 const BACKOFF: Duration = Duration::from_millis(100);
+/// The same for the application: registries that cannot be reached may be back in a while.
+const APPLICATION_BACKOFF: Duration = Duration::from_secs(1);
 /// Time between two questions to an engine that said it was ready and does not answer yet.
 const PING_AGAIN: Duration = Duration::from_millis(50);
 /// Time between two lines that say what is being waited for.
@@ -119,6 +123,8 @@ pub(crate) struct Policy {
     pub(crate) on_failure: OnFailure,
     /// The time between SIGTERM and SIGKILL.
     pub(crate) stop_timeout: Duration,
+    /// How long the host may live.
+    pub(crate) time_limit: Option<Moment>,
     /// Whether the host before this one left the data root in order.
     pub(crate) left_clean: bool,
     /// Whether the data root is synced after each acknowledgement.
@@ -192,6 +198,7 @@ impl Supervisor {
     pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.take(now, event, &mut actions);
+        self.end_in_time(now, &mut actions);
         match &mut self.stop {
             None => {
                 self.advance(now, &mut actions);
@@ -221,6 +228,7 @@ impl Supervisor {
                 _ => None,
             })
             .chain(self.syncs.deadline())
+            .chain(self.policy.time_limit)
             .min()
     }
 
@@ -256,6 +264,8 @@ impl Supervisor {
                     }
                 }
             }
+            Event::Withdrawn { service } => self.withdrawn(now, service),
+            Event::ApplicationEnded { code, words } => self.application_ended(now, code, &words, actions),
             Event::Pinged { service, answered } => {
                 if let Some(unit) = self.units.get_mut(service)
                     && let Life::Starting { pid: Some(_), ping, .. } = &mut unit.life
@@ -399,7 +409,8 @@ impl Supervisor {
             return;
         }
         let doublings = unit.deaths.len().saturating_sub(1).min(DEATHS);
-        let wait = BACKOFF * (1 << doublings);
+        let first = if unit.rules.runs_application { APPLICATION_BACKOFF } else { BACKOFF };
+        let wait = first * (1 << doublings);
         unit.restarts += 1;
         unit.life = Life::Backoff { until: now + wait };
         say(actions, Level::Error, format!("{name} {how}; it is started again in {} ms", wait.as_millis()));
@@ -418,6 +429,16 @@ impl Supervisor {
             stop.end_command_first(actions);
         }
         self.stop = Some(stop);
+    }
+
+    /// When the host's time is over it stops as if it had got SIGTERM, but that nobody has asked for it yet: who does then need
+    /// not be in a hurry.
+    fn end_in_time(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let is_over = |limit: &Moment| self.stop.is_none() && now >= *limit;
+        let Some(limit) = self.policy.time_limit.filter(is_over) else { return };
+        say(actions, Level::Warn, format!("stopping, because {}", time_limit::over(limit)));
+        let code = self.foreground.code_of_a_stop(libc::SIGTERM);
+        self.begin_stop(now, Outcome { code, time_over: Some(limit), ..Outcome::CLEAN }, actions);
     }
 
     /// Whether a stop from here leaves the data root in order: nothing has crashed, and what the host before this one left
@@ -462,7 +483,10 @@ impl Supervisor {
                         );
                     }
                     if now >= *notice {
-                        *notice = now + NOTICE;
+                        // An application may take hours, and its own lines say what it is at.
+                        let again =
+                            if unit.rules.runs_application { now.saturating_sub(*since) } else { NOTICE };
+                        *notice = now + again.max(NOTICE);
                     }
                     if !*killed && ping.is_some_and(|ping| now >= ping) {
                         *ping = None;
@@ -544,7 +568,9 @@ fn verdict(
                 "{name} failed for good: it died {} times{within}, and the last time it {how}",
                 deaths.max(unit.in_vain)
             ),
-            if unit.rules.essential {
+            if unit.rules.runs_application {
+                "the lines above have the cause, which may be in the Compose file, or a registry that cannot be reached"
+            } else if unit.rules.essential {
                 "its last lines have the cause, which may be an option in DOCKER_OPTS, the arguments or daemon.json; \
                  `-e DOCKER_OPTS=--debug` makes dockerd say more"
             } else {

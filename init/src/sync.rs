@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::failure::Failure;
 use crate::layers::{self, Known};
-use crate::{ground, process};
+use crate::{ground, process, store};
 
 /// What a completed sync has brought to the disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +99,7 @@ pub(crate) fn finish(data_root: &Path, engine_root: &Path, clean: bool) -> Resul
     for folder in ["overlay2", "fuse-overlayfs", "containers"] {
         ground::detach_below(&engine_root.join(folder));
     }
+    store::unmount();
     let doubted = to_disk(data_root, engine_root, "flush")?;
     ground::release_disk(data_root);
     if doubted > 0 {

@@ -157,7 +157,9 @@ mod tests {
 
     fn settings(cache: Option<&str>, file: &'static str) -> Result<Settings, Failure> {
         let environment = cache.map(|text| (DIND_BUILD_CACHE.into(), text.into()));
-        Settings::load(environment, &[], |_| Ok(Some(file.to_owned())))
+        Settings::load(environment, &[], |path| {
+            Ok((path == Path::new(dind_contract::paths::DAEMON_JSON)).then(|| file.to_owned()))
+        })
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The data root: one host at a time, and a mark that tells how the last one left it.
 
+pub(crate) mod copied;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use dind_contract::paths::LOCK_FILE;
@@ -15,6 +17,36 @@ use crate::failure::Failure;
 
 const RUNNING: &str = "running\n";
 const CLEAN: &str = "clean\n";
+/// Of one that becomes a copy of another: what is in it is not all there yet.
+const COPYING: &str = "copying\n";
+/// What is read of a lock file: more than any mark has.
+const LONGEST: usize = 64;
+
+/// What a lock file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Nothing: no host has used it.
+    None,
+    Clean,
+    Copying,
+    /// That a host uses it or did until it was killed; half a word, as a power cut may leave it, is the same.
+    Running,
+}
+
+impl Mark {
+    /// Reads it, whoever has it locked.
+    fn read(file: &File) -> io::Result<Self> {
+        let mut text = [0; LONGEST];
+        let length = file.read_at(&mut text, 0)?;
+        let text = text.get(..length).unwrap_or_default();
+        Ok(match text {
+            b"" => Self::None,
+            text if text == CLEAN.as_bytes() => Self::Clean,
+            text if text == COPYING.as_bytes() => Self::Copying,
+            _ => Self::Running,
+        })
+    }
+}
 
 /// A data root that belongs to this host for as long as this value lives. The kernel releases the lock of a killed host.
 pub(crate) struct DataRoot {
@@ -33,20 +65,24 @@ impl DataRoot {
     pub(super) fn lock(path: &Path) -> Result<Self, Failure> {
         fs::create_dir_all(path).map_err(|e| cannot_write(path, &e))?;
         let file = open(path).map_err(|e| cannot_write(path, &e))?;
-        let mut lock =
-            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-                Errno::EWOULDBLOCK => Failure::unavailable(
-                    format!("the data root {} is in use by another host", path.display()),
-                    "stop that host, or give this one a volume of its own",
-                ),
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| match errno {
+                Errno::EWOULDBLOCK => in_use(path, Mark::read(&file).ok()),
                 errno => cannot_write(path, &errno.into()),
             })?;
-        let mut mark = Vec::new();
-        lock.read_to_end(&mut mark).map_err(|e| cannot_write(path, &e))?;
-        let last_stop = match mark.as_slice() {
-            b"" => LastStop::First,
-            mark if mark == CLEAN.as_bytes() => LastStop::Clean,
-            _ => LastStop::Unclean,
+        let last_stop = match Mark::read(&lock).map_err(|e| cannot_write(path, &e))? {
+            Mark::None => LastStop::First,
+            Mark::Clean => LastStop::Clean,
+            Mark::Running => LastStop::Unclean,
+            Mark::Copying => {
+                return Err(Failure::unavailable(
+                    format!(
+                        "the data root {} is a copy that was cut off before it was whole",
+                        path.display()
+                    ),
+                    "remove it (docker volume rm), and copy again into an empty one",
+                ));
+            }
         };
         Ok(Self { path: path.to_owned(), last_stop, lock })
     }
@@ -104,6 +140,26 @@ pub(crate) fn mark_clean(path: &Path) -> io::Result<()> {
     write(&mut open(path)?, CLEAN)
 }
 
+/// Why a host cannot have a data root for itself; `mark`: what it says while somebody else has it locked.
+fn in_use(path: &Path, mark: Option<Mark>) -> Failure {
+    let path = path.display();
+    match mark {
+        Some(Mark::Copying) => Failure::unavailable(
+            format!("the data root {path} is becoming a copy of another, which is not done yet"),
+            "start the host when it is",
+        ),
+        Some(Mark::Running) => Failure::unavailable(
+            format!("the data root {path} is in use by another host"),
+            "stop that host, or give this one a volume of its own",
+        ),
+        // A host that starts or ends, or those who copy it: they write nothing.
+        _ => Failure::unavailable(
+            format!("the data root {path} is in use by another host, or is being copied"),
+            "stop that host or wait until the copy is done, or give this host a volume of its own",
+        ),
+    }
+}
+
 fn cannot_write(path: &Path, e: &io::Error) -> Failure {
     let path = path.display();
     match e.kind() {
@@ -143,6 +199,15 @@ mod tests {
             fs::write(folder.path().join(LOCK_FILE), half).unwrap();
             assert_eq!(open(), Ok(LastStop::Unclean));
         }
+    }
+
+    #[test]
+    fn half_a_copy_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(LOCK_FILE), COPYING).unwrap();
+        let failure = DataRoot::lock(folder.path()).err().unwrap();
+        assert_eq!(failure.code, 69);
+        assert!(failure.cause.contains("a copy that was cut off"), "{}", failure.cause);
     }
 
     #[test]

@@ -163,7 +163,9 @@ mod tests {
 
     fn settings(environment: &[(&str, &str)], file: &'static str) -> Result<Settings, Failure> {
         let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        Settings::load(environment, &[], |_| Ok(Some(file.to_owned())))
+        Settings::load(environment, &[], |path| {
+            Ok((path == std::path::Path::new(dind_contract::paths::DAEMON_JSON)).then(|| file.to_owned()))
+        })
     }
 
     fn limits(hard: u64) -> Limits {

@@ -28,19 +28,21 @@ use std::time::{Duration, Instant};
 
 use dind_contract::status::{LastStop, Step};
 use dind_contract::{Finding, Verdict};
-use nix::sys::signalfd::SignalFd;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::helper::{Door, Helper, NotUp};
+use crate::interrupts::Interrupts;
 use crate::log::Log;
 use crate::repair::Report;
 use crate::services;
 use crate::settings::Settings;
 use crate::sshd;
+use crate::store;
 use crate::sync::Synced;
 
 pub(crate) use build_cache::BuildCache;
+pub(crate) use data_root::copied::{Source, Target};
 pub(crate) use data_root::{DataRoot, Looked, look, mark_clean};
 pub(crate) use decision::Decision;
 pub(crate) use limits::{Nofile, apply as apply_limits};
@@ -164,7 +166,7 @@ pub(crate) fn refuse_missing(decisions: &[Decision]) -> Result<(), Failure> {
 pub(crate) fn mount_disk(
     settings: &Settings,
     probed: &Probed,
-    signals: &SignalFd,
+    interrupts: &Interrupts,
     door: &mut Door,
     steps: &mut Steps,
     log: &mut Log,
@@ -176,7 +178,7 @@ pub(crate) fn mount_disk(
     let helper =
         Helper::start("the disk of the data root", &arguments, &settings.environment, storage::DEADLINE)?;
     // A file system that is being repaired or grown does not survive the end of the program that does it.
-    match helper.undisturbed().answer(signals, log, Some(door))? {
+    match helper.undisturbed().answer(interrupts, log, Some(door))? {
         storage::Answer::Mounted(said) => {
             let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             log.info(&format!("disk: {said}, in {ms} ms"));
@@ -185,6 +187,35 @@ pub(crate) fn mount_disk(
         }
         storage::Answer::Failed { cause, help } => Err(Failure::unavailable(cause, help).into()),
     }
+}
+
+/// Gives the engine the images of the appliance's store, if there is one; refuses a data root that needs another.
+///
+/// # Errors
+/// The store is damaged or missing, or a stop was asked for meanwhile.
+pub(crate) fn open_store(
+    settings: &Settings,
+    probed: &Probed,
+    engine_root: &Path,
+    interrupts: &Interrupts,
+    door: &mut Door,
+    steps: &mut Steps,
+    log: &mut Log,
+) -> Result<(), NotUp> {
+    if !store::is_wanted(&settings.daemon.data_root) {
+        return Ok(());
+    }
+    let began = Instant::now();
+    let helper = store::start(settings, engine_root, storage::is_overlay2(settings, &probed.storage))?;
+    let answer: store::Answer = helper.answer(interrupts, log, Some(door))?;
+    let (said, warnings) = answer.judge()?;
+    warnings.iter().for_each(|line| log.warn(line));
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if let Some(said) = said {
+        log.info(&format!("store: {said}, in {ms} ms"));
+    }
+    steps.0.push(Step { name: "store".to_owned(), ms });
+    Ok(())
 }
 
 /// Makes the links that decisions need.
@@ -369,7 +400,7 @@ pub(crate) fn repair(
     settings: &Settings,
     data_root: &DataRoot,
     engine_root: &Path,
-    signals: &SignalFd,
+    interrupts: &Interrupts,
     door: &mut Door,
     steps: &mut Steps,
     log: &mut Log,
@@ -383,7 +414,7 @@ pub(crate) fn repair(
     let folders = [&data_root.path, engine_root].map(|folder| folder.display().to_string());
     let arguments: Vec<String> = std::iter::once("repair".to_owned()).chain(folders).collect();
     let helper = Helper::start("the check of the data root", &arguments, &settings.environment, REPAIR)?;
-    let report: Report = helper.answer(signals, log, Some(door))?;
+    let report: Report = helper.answer(interrupts, log, Some(door))?;
     if let Some(trouble) = report.trouble {
         return Err(
             Failure::unavailable(trouble, "make room on its disk, or look at the machine's disk").into()

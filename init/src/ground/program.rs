@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-/// The most that is read of what one writes.
+/// The most that is kept of what one writes.
 const LONGEST: usize = 4 * 1024 * 1024;
 /// Time between two looks at whether a program that writes no more has ended.
 const LOOK: Duration = Duration::from_millis(1);
@@ -86,7 +86,7 @@ impl Program {
     /// What it wrote until it closed its output, or the deadline passed.
     fn read(&mut self, deadline: Instant) -> Vec<u8> {
         let mut said = Vec::new();
-        while said.len() < LONGEST {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
             let ready = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
@@ -97,7 +97,11 @@ impl Program {
             }
             let mut piece = [0; 8192];
             match self.output.read(&mut piece) {
-                Ok(length @ 1..) => said.extend_from_slice(piece.get(..length).unwrap_or_default()),
+                // What is too much is read, too: a program that cannot write waits.
+                Ok(length @ 1..) if said.len() < LONGEST => {
+                    said.extend_from_slice(piece.get(..length).unwrap_or_default());
+                }
+                Ok(1..) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 _ => break,
             }

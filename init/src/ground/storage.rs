@@ -3,7 +3,7 @@
 
 mod disk;
 mod layers;
-mod loop_device;
+pub(crate) mod loop_device;
 mod probe;
 mod wish;
 
@@ -254,6 +254,14 @@ fn unseen(way: Way, probe: &Probe) -> Option<String> {
     }
     (!unseen.is_empty())
         .then(|| format!("not visible now, but still in the data root: {}", unseen.join(", ")))
+}
+
+/// Whether the engine will keep its images the way overlay2 does.
+pub(super) fn is_overlay2(settings: &Settings, probe: &Probe) -> bool {
+    let driver = driver(&settings.daemon).unwrap_or_default();
+    let arguments = decide(settings, probe).decision.arguments;
+    !snapshotter(&settings.daemon)
+        && (driver == "overlay2" || arguments.iter().any(|word| word == "overlay2"))
 }
 
 /// Where the engine keeps its data if the data root `root` has a disk.

@@ -9,7 +9,7 @@ pub(crate) use tar_split::read as read_list;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,11 @@ impl Layer {
     pub(crate) fn files(&self, engine_root: &Path) -> Option<PathBuf> {
         let (_, folder, files) = DRIVERS.iter().find(|(driver, ..)| *driver == self.driver)?;
         Some(engine_root.join(folder).join(self.cache_id.as_deref()?).join(files))
+    }
+
+    /// Whether its files lie in the store of a sealed appliance, and only a link leads there.
+    pub(crate) fn is_link(&self, engine_root: &Path) -> bool {
+        self.files(engine_root).is_some_and(|files| files.read_link().is_ok())
     }
 
     /// Compares its files with what the engine wrote down about them.
@@ -183,6 +188,23 @@ fn check_file(root: &File, place: &Path, path: &Path, expected: &tar_split::Expe
     } else {
         Err(Wrong::Damaged("does not have the content that was unpacked".to_owned()))
     }
+}
+
+/// Puts the tar of a layer together again; `list`: its `tar-split.json.gz`, `place`: the folder of its files.
+///
+/// # Errors
+/// The list is not complete, a file cannot be read or has another size, or the tar cannot be written.
+pub(crate) fn assemble(list: &Path, place: &Path, tar: &mut impl Write) -> io::Result<()> {
+    let root = File::open(place)?;
+    tar_split::assemble(File::open(list)?, |path| open_inside(&root, place, path), tar)
+}
+
+/// The length of the tar that [`assemble`] makes, in bytes.
+///
+/// # Errors
+/// The list is not complete.
+pub(crate) fn tar_size(list: &Path) -> io::Result<u64> {
+    tar_split::size(File::open(list)?)
 }
 
 /// The folders in which an engine with this root keeps images: it, and one for each pair of ids with `--userns-remap`.

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
@@ -82,6 +83,74 @@ pub(crate) fn read(list: impl Read) -> io::Result<BTreeMap<PathBuf, Expected>> {
             Ok(size) if size > 0 && checksum != Some(0) => files.insert(path, Expected { size, checksum }),
             _ => files.remove(&path),
         };
+    }
+}
+
+/// Puts the tar together from which a layer was unpacked: the pieces between the files are in the list, the files' content gives
+/// `open` by the path in the layer.
+///
+/// # Errors
+/// The list is not complete, a file cannot be read or has another size, or the tar cannot be written.
+pub(crate) fn assemble(
+    list: impl Read,
+    mut open: impl FnMut(&Path) -> io::Result<File>,
+    tar: &mut impl Write,
+) -> io::Result<()> {
+    let mut lines = BufReader::new(GzDecoder::new(list));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if lines.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let entry: Entry = serde_json::from_slice(&line)?;
+        if entry.kind != FILE {
+            tar.write_all(&STANDARD.decode(entry.payload.unwrap_or_default()).map_err(io::Error::other)?)?;
+            continue;
+        }
+        let size = u64::try_from(entry.size).unwrap_or_default();
+        if size == 0 || checksum(entry.payload.as_deref()) == Some(0) {
+            continue;
+        }
+        let Some((path, _)) = path(&entry)? else {
+            return Err(io::Error::other("a file that was not unpacked has content"));
+        };
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        let mut file = open(&path).map_err(named)?.take(size);
+        let copied = io::copy(&mut file, tar)?;
+        if copied != size {
+            return Err(io::Error::other(format!(
+                "{}: has {copied} bytes instead of {size}",
+                path.display()
+            )));
+        }
+    }
+}
+
+/// The length of the tar that [`assemble`] makes, in bytes.
+///
+/// # Errors
+/// The list is not complete.
+pub(crate) fn size(list: impl Read) -> io::Result<u64> {
+    let mut counted = Counter(0);
+    assemble(list, |_| File::open("/dev/zero"), &mut counted)?;
+    Ok(counted.0)
+}
+
+/// Counts what is written.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -186,6 +255,27 @@ mod tests {
     }
 
     #[test]
+    fn a_tar_is_put_together_from_its_pieces_and_files() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("f"), "abc").unwrap();
+        let list = r#"{"type":2,"payload":"PGhlYWQ+","position":0}
+{"type":1,"name":"./f","size":3,"payload":"AAAAAAAAAAE=","position":1}
+{"type":2,"payload":"PHBhZD4=","position":2}
+{"type":1,"name":"folder/","payload":null,"position":3}
+{"type":1,"name":"link","size":4096,"payload":"AAAAAAAAAAA=","position":4}
+"#;
+        let open = |path: &Path| File::open(folder.path().join(path));
+        let mut tar = Vec::new();
+        assemble(gzipped(list.as_bytes()).as_slice(), open, &mut tar).unwrap();
+        assert_eq!(String::from_utf8(tar).unwrap(), "<head>abc<pad>");
+        std::fs::write(folder.path().join("f"), "a").unwrap();
+        let short = assemble(gzipped(list.as_bytes()).as_slice(), open, &mut Vec::new()).unwrap_err();
+        assert_eq!(short.to_string(), "f: has 1 bytes instead of 3");
+        std::fs::remove_file(folder.path().join("f")).unwrap();
+        assert!(assemble(gzipped(list.as_bytes()).as_slice(), open, &mut Vec::new()).is_err());
+    }
+
+    #[test]
     fn a_list_that_is_cut_off_is_an_error() {
         let whole = gzipped(LIST.as_bytes());
         for length in 1..whole.len() {
@@ -201,6 +291,8 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(bytes.as_slice());
             let _ = read(gzipped(&bytes).as_slice());
+            let none = |_: &Path| Err(io::ErrorKind::NotFound.into());
+            let _ = assemble(gzipped(&bytes).as_slice(), none, &mut Vec::new());
         }
     }
 }

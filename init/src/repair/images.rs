@@ -132,17 +132,65 @@ pub(crate) fn parse_repositories(text: &[u8]) -> Repositories {
 
 /// Takes every name away from these images of a driver.
 pub(crate) fn forget_names(engine_root: &Path, driver: &str, ids: &BTreeSet<String>) -> io::Result<()> {
-    let mut repositories = read_repositories(engine_root, driver);
     let is_gone = |image: &String| layers::digest(image).is_some_and(|id| ids.contains(&id));
-    if !repositories.values().flat_map(BTreeMap::values).any(is_gone) {
+    change(engine_root, driver, |repositories| {
+        for references in repositories.values_mut() {
+            references.retain(|_, image| !is_gone(image));
+        }
+    })
+}
+
+/// Takes these names away, whatever they stand for.
+pub(crate) fn take_names(engine_root: &Path, driver: &str, names: &BTreeSet<&str>) -> io::Result<()> {
+    change(engine_root, driver, |repositories| {
+        for references in repositories.values_mut() {
+            references.retain(|name, _| !names.contains(name.as_str()));
+        }
+    })
+}
+
+/// Gives names to images; those names that stood for another, and for which.
+pub(crate) fn give_names(
+    engine_root: &Path,
+    driver: &str,
+    names: BTreeMap<String, String>,
+) -> io::Result<BTreeMap<String, String>> {
+    let mut taken = BTreeMap::new();
+    change(engine_root, driver, |repositories| {
+        for (name, id) in names {
+            let references = repositories.entry(repository(&name).to_owned()).or_default();
+            if let Some(other) = references.insert(name.clone(), id.clone()).filter(|other| *other != id) {
+                taken.insert(name, other);
+            }
+        }
+    })?;
+    Ok(taken)
+}
+
+/// The repository of a name: `a:1/b` of `a:1/b:2` and of `a:1/b@sha256:…`.
+fn repository(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    // A colon before the last slash belongs to a port.
+    match name.rfind(':').filter(|colon| *colon > name.rfind('/').unwrap_or_default()) {
+        Some(colon) => name.get(..colon).unwrap_or(name),
+        None => name,
+    }
+}
+
+/// Changes the names of a driver's images, and writes them if they have changed.
+fn change(engine_root: &Path, driver: &str, change: impl FnOnce(&mut Repositories)) -> io::Result<()> {
+    let before = read_repositories(engine_root, driver);
+    let mut after = before.clone();
+    change(&mut after);
+    after.retain(|_, references| !references.is_empty());
+    if after == before {
         return Ok(());
     }
-    for references in repositories.values_mut() {
-        references.retain(|_, image| !is_gone(image));
+    let file = repositories_file(engine_root, driver);
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
     }
-    repositories.retain(|_, references| !references.is_empty());
-    let text = serde_json::to_vec(&serde_json::json!({ "Repositories": repositories }))?;
-    write_durably(&repositories_file(engine_root, driver), &text)
+    write_durably(&file, &serde_json::to_vec(&serde_json::json!({ "Repositories": after }))?)
 }
 
 /// Whether the file of the names can be read, where there is one.
@@ -166,6 +214,24 @@ pub(crate) mod tests {
     /// The id of an image with this configuration.
     pub(crate) fn id_of(config: &[u8]) -> String {
         sha256(config)
+    }
+
+    #[test]
+    fn names_are_given_and_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect()
+        };
+        let given =
+            names(&[("a:1", "sha256:x"), ("h:5000/b:2", "sha256:y"), ("h:5000/b@sha256:0", "sha256:y")]);
+        assert_eq!(give_names(folder.path(), "overlay2", given).unwrap(), BTreeMap::new());
+        let read = read_repositories(folder.path(), "overlay2");
+        assert_eq!(read.keys().collect::<Vec<_>>(), ["a", "h:5000/b"]);
+        assert_eq!(read["h:5000/b"].len(), 2);
+        let taken = give_names(folder.path(), "overlay2", names(&[("a:1", "sha256:z")])).unwrap();
+        assert_eq!(taken, names(&[("a:1", "sha256:x")]));
+        take_names(folder.path(), "overlay2", &BTreeSet::from(["a:1"])).unwrap();
+        assert_eq!(read_repositories(folder.path(), "overlay2").keys().collect::<Vec<_>>(), ["h:5000/b"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! pulls the image again gets the same empty files, because the layer is known already. So layers are looked at, not images.
 
 mod aside;
+mod baked;
 mod check;
 pub(crate) mod containers;
 pub(crate) mod images;
@@ -31,6 +32,7 @@ use check::{Damaged, check, damaged_images, key, with_descendants};
 use containers::{Container, State};
 use images::Image;
 
+pub(crate) use baked::replace_baked;
 pub(crate) use verify::verify;
 
 /// What a repair did, for the log.
@@ -96,7 +98,8 @@ struct Plan {
 fn repair(root: &Path, synced: Option<&Synced>, cache_changed: bool) -> Result<Report, String> {
     let all = layers::all(root);
     let is_young = |layer: &&Layer| synced.is_none_or(|synced| !synced.layers.contains(&layer.identity()));
-    let young: Vec<&Layer> = all.iter().filter(is_young).collect();
+    // What is a link into a store is whole by the store's own digests, or leads nowhere, which harms nobody.
+    let young: Vec<&Layer> = all.iter().filter(is_young).filter(|layer| !layer.is_link(root)).collect();
     let found = check(root, &young);
     if let Some(unreadable) = found.unreadable {
         return Err(unreadable);

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 
-use dind_contract::exit;
+use dind_contract::{exit, store as format};
 
 use super::check::{self, Damaged, check, damaged_images, with_descendants};
 use super::images;
 use crate::failure::Failure;
 use crate::layers::{self, Checked, Layer};
-use crate::{ask, ground};
+use crate::{ask, ground, store};
+
+/// Where containerd keeps what images are made of, when it keeps them instead of the engine.
+const CONTENT: &str = "containerd/daemon/io.containerd.content.v1.content/blobs";
 
 /// What is wrong in a root, a line each. `known`: the images that were there before its layers were listed. One that an engine
 /// brings meanwhile has layers that were not.
@@ -42,18 +45,46 @@ pub(crate) fn verify(engine_root: &Path, json: bool) -> Result<ExitCode, Failure
             "run it in a host that uses this data root: docker exec HOST dind-init verify",
         ));
     }
-    if !layers::roots(engine_root).iter().any(|root| root.join("image").is_dir()) {
+    let has_store = Path::new(format::FOLDER).exists();
+    if !has_store && !layers::roots(engine_root).iter().any(|root| root.join("image").is_dir()) {
+        if engine_root.join(CONTENT).is_dir() {
+            return Err(Failure::unavailable(
+                format!(
+                    "the images of {} are in containerd's image store, which is not checked",
+                    engine_root.display()
+                ),
+                "what containerd has unpacked bears no checksums; without the feature containerd-snapshotter an engine keeps some",
+            ));
+        }
         return Err(Failure::unavailable(
             format!("there are no images of an engine in {}", engine_root.display()),
             "run it in a host (docker exec HOST dind-init verify), or name a data root: dind-init verify PATH",
         ));
     }
     let (mut lines, mut checked) = (Vec::new(), Checked::default());
+    let store = match store::read(Path::new(format::FOLDER)) {
+        Ok(store) => store,
+        Err(why) => {
+            lines.push(format!("the store of the appliance is damaged: {why}"));
+            None
+        }
+    };
+    if let Some(store) = &store {
+        let (wrong, bytes) = store::verify(store);
+        lines.extend(wrong);
+        checked.bytes += bytes;
+    }
     let (mut image_count, mut layer_count) = (0, 0);
     for root in layers::roots(engine_root) {
         let known: BTreeSet<String> = images::all(&root).into_iter().map(|image| image.id).collect();
         let mut all = layers::all(&root);
-        let mut found = check(&root, &all.iter().collect::<Vec<_>>());
+        let links = all.iter().filter(|layer| layer.is_link(&root)).count();
+        let mut found = check(&root, &all.iter().filter(|layer| !layer.is_link(&root)).collect::<Vec<_>>());
+        if links > 0 && store.is_none() {
+            lines.push(format!(
+                "{links} layers are links into the store of a sealed appliance, which is not here: verify them in the appliance itself"
+            ));
+        }
         if let Some(why) = found.unreadable {
             return Err(Failure::unavailable(
                 format!("{} cannot be checked: {why}", root.display()),

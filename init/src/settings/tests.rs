@@ -17,6 +17,7 @@ fn nothing_set_means_tls_and_ten_seconds() {
     let settings = load(&[], &[]).unwrap();
     assert_eq!(settings.listen, Listen::Tls("/certs".into()));
     assert_eq!(settings.stop_timeout, Duration::from_secs(10));
+    assert_eq!(settings.time_limit, None);
     assert_eq!(settings.log, Format::Text);
     assert_eq!(settings.on_failure, OnFailure::Restart);
     assert!(settings.warnings.is_empty());
@@ -70,7 +71,7 @@ fn how_it_listens() {
 
 #[test]
 fn bad_values_name_the_variable_and_the_next_step() {
-    let table: [(Environment, &[&str], &str); 25] = [
+    let table: [(Environment, &[&str], &str); 26] = [
         (&[("LOCAL", "maybe")], &[], "LOCAL=maybe is not a yes or a no"),
         (&[("DIND_TLS", "perhaps")], &[], "DIND_TLS=perhaps is not on or off"),
         (&[("DIND_TLS", "")], &[], "DIND_TLS= is not on or off"),
@@ -82,6 +83,7 @@ fn bad_values_name_the_variable_and_the_next_step() {
         (&[("DIND_STOP_TIMEOUT", "-1")], &[], "DIND_STOP_TIMEOUT=-1 is not a number"),
         (&[("DIND_STOP_TIMEOUT", "10s")], &[], "DIND_STOP_TIMEOUT=10s is not a number"),
         (&[("DIND_STOP_TIMEOUT", "99999999999999999999")], &[], "is not a number"),
+        (&[("DIND_TIME_LIMIT", "1y")], &[], "DIND_TIME_LIMIT=1y is not a time from 1s to 365d"),
         (&[("DIND_TSL", "on")], &[], "DIND_TSL is not a setting"),
         (&[("DIND_STOP_TIMOUT", "5")], &[], "DIND_STOP_TIMOUT is not a setting"),
         (&[("DIND_STOPTIMEOUT", "5")], &[], "DIND_STOPTIMEOUT is not a setting"),

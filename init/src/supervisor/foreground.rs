@@ -28,6 +28,12 @@ impl Foreground {
             actions.push(Action::RunCommand);
         }
     }
+
+    /// What a host ends with that `signal` stops before its command has run: as if it had ended that. Whoever waits for its code
+    /// must not take it for done.
+    pub(super) fn code_of_a_stop(self, signal: i32) -> Option<u8> {
+        (self == Self::Waiting).then(|| exit::killed_by(signal))
+    }
 }
 
 impl Supervisor {
@@ -41,11 +47,9 @@ impl Supervisor {
             Some(Meaning::Stop(why)) => {
                 let first = self.stop.is_none();
                 self.take(now, super::Event::StopAsked { why }, actions);
-                if let Some(stop) =
-                    self.stop.as_mut().filter(|_| first && self.foreground == Foreground::Waiting)
-                {
-                    // As if the signal had ended the command: whoever waits for its code must not take it for done.
-                    stop.ends_with(exit::killed_by(i32::try_from(number).unwrap_or_default()));
+                let code = self.foreground.code_of_a_stop(i32::try_from(number).unwrap_or_default());
+                if let (Some(stop), Some(code), true) = (&mut self.stop, code, first) {
+                    stop.ends_with(code);
                 }
             }
             Some(Meaning::Reload) => self.take(now, super::Event::ReloadAsked, actions),

@@ -12,13 +12,15 @@ fn rules(name: &'static str, uses: &[usize]) -> Rules {
         takes_options: is_engine,
         holds_containers: is_engine,
         holds_sessions: name == "sshd",
+        runs_application: name == "compose",
         awaited: name != "resolver",
-        essential: name != "resolver" && name != "sshd",
+        essential: !["resolver", "sshd", "compose"].contains(&name),
     }
 }
 
 fn policy(on_failure: OnFailure, left_clean: bool) -> Policy {
-    Policy { on_failure, stop_timeout: Duration::from_secs(10), left_clean, sync: false, command: false }
+    let stop_timeout = Duration::from_secs(10);
+    Policy { on_failure, stop_timeout, time_limit: None, left_clean, sync: false, command: false }
 }
 
 fn engine(on_failure: OnFailure) -> Supervisor {
@@ -72,6 +74,125 @@ fn become_ready(mut host: Supervisor) -> (Supervisor, Vec<Action>) {
     assert_eq!(host.phase(), Phase::Ready);
     assert_eq!(host.deadline(), Some(ms(10_100)), "an idle host wakes only to ask whether dockerd answers");
     (host, actions)
+}
+
+/// An appliance at 200 ms: its engine is ready, its application not yet.
+fn appliance(command: bool) -> Supervisor {
+    let services = vec![rules("containerd", &[]), rules("dockerd", &[0]), rules("compose", &[0, 1])];
+    let mut host = Supervisor::new(services, Policy { command, ..policy(OnFailure::Restart, true) });
+    assert_eq!(done(host.handle(ms(0), Event::Start)).len(), 3);
+    for service in 0..3 {
+        host.handle(ms(1), Event::Spawned { service, pid: 10 + i32::try_from(service).unwrap() });
+    }
+    host.handle(ms(50), Event::Notified { service: 0 });
+    host.handle(ms(90), Event::Notified { service: 1 });
+    assert!(done(host.handle(ms(200), Event::Pinged { service: 1, answered: true })).is_empty());
+    host
+}
+
+#[test]
+fn a_host_is_ready_while_its_application_is() {
+    let mut host = appliance(false);
+    assert_eq!(host.phase(), Phase::Starting);
+    assert!(done(host.handle(ms(250), Event::Withdrawn { service: 2 })).is_empty());
+    // However long it takes, it is not killed for it, and less and less is said of it.
+    for (at, lines) in [(10_000, 1), (15_000, 0), (20_100, 1), (30_000, 0), (40_300, 1), (500_000, 1)] {
+        let mut said = host.handle(ms(at), Event::Pinged { service: 1, answered: true });
+        said.extend(host.handle(ms(at), Event::Tick));
+        let said = said.iter().filter(|action| matches!(action, Action::Say { .. })).count();
+        assert_eq!(said, lines, "at {at} ms");
+    }
+    let ready = done(host.handle(ms(500_001), Event::Notified { service: 2 }));
+    assert_eq!(ready, [Action::Announce { first: true }]);
+    assert!(done(host.handle(ms(500_002), Event::Withdrawn { service: 2 })).is_empty());
+    assert_eq!(host.phase(), Phase::Degraded);
+    let ready = done(host.handle(ms(500_003), Event::Notified { service: 2 }));
+    assert_eq!(ready, [Action::Announce { first: false }]);
+}
+
+/// The end of a stop of an appliance in which everything ends as it is asked to.
+fn end_of_appliance(host: &mut Supervisor, now: Moment) -> Outcome {
+    assert_eq!(done(host.handle(now, exited(2, End::Code(0)))), [terminate(1)], "dockerd ends after it");
+    end(host, now)
+}
+
+#[test]
+fn a_host_ends_with_its_application() {
+    for code in [0, 3] {
+        let mut host = appliance(false);
+        host.handle(ms(300), Event::Notified { service: 2 });
+        let ended = Event::ApplicationEnded { code, words: "web-1 ended".into() };
+        assert_eq!(done(host.handle(ms(400), ended)), [terminate(2)]);
+        // Nobody had asked for this stop, so whoever asks now does not hurry it.
+        assert!(done(host.handle(ms(410), TERM)).is_empty());
+        let outcome = end_of_appliance(&mut host, ms(500));
+        assert_eq!((outcome.code(), outcome.failure), (code, None));
+    }
+}
+
+#[test]
+fn an_application_that_is_stopped_has_not_ended() {
+    let mut host = appliance(false);
+    assert_eq!(done(host.handle(ms(400), TERM)), [terminate(2)]);
+    assert!(
+        done(host.handle(ms(410), Event::ApplicationEnded { code: 143, words: String::new() })).is_empty()
+    );
+    assert_eq!(end_of_appliance(&mut host, ms(500)), Outcome::CLEAN);
+}
+
+#[test]
+fn an_application_that_does_not_stop_in_its_time_is_left_to_dockerd() {
+    let mut host = appliance(false);
+    host.handle(ms(0), TERM);
+    // Of the five seconds of containers.
+    let latest = Duration::from_micros(4_375_000);
+    assert_eq!(host.deadline(), Some(latest));
+    let kill = Action::Signal { service: 2, signal: Signal::Kill };
+    assert_eq!(done(host.handle(latest, Event::Tick)), std::slice::from_ref(&kill));
+    assert_eq!(done(host.handle(latest, exited(2, End::Signal(9)))), [terminate(1)]);
+    assert_eq!(end(&mut host, latest).code(), 0);
+    // In a hurry it has no time.
+    let mut host = appliance(false);
+    host.handle(ms(0), TERM);
+    assert_eq!(done(host.handle(ms(1), TERM)), [kill]);
+}
+
+#[test]
+fn an_application_that_cannot_come_up_is_tried_again_and_then_given_up() {
+    let mut host = appliance(false);
+    let mut now = ms(1000);
+    for wait in [1000, 2000, 4000, 8000] {
+        host.handle(now, exited(2, End::Code(1)));
+        host.handle(now, Event::Pinged { service: 1, answered: true });
+        assert!(
+            done(host.handle(now + ms(wait - 1), Event::Tick))
+                .iter()
+                .all(|it| !matches!(it, Action::Spawn { .. }))
+        );
+        now += ms(wait);
+        assert!(
+            done(host.handle(now, Event::Tick)).contains(&Action::Spawn { service: 2 }),
+            "after {wait} ms"
+        );
+        host.handle(now, Event::Spawned { service: 2, pid: 20 });
+    }
+    assert_eq!(done(host.handle(now, exited(2, End::Code(1)))), [terminate(1)]);
+    assert_eq!(end(&mut host, now).code(), exit::FAILED);
+}
+
+#[test]
+fn with_a_command_the_application_is_not_what_the_host_is_there_for() {
+    let ended = || Event::ApplicationEnded { code: 3, words: "web-1 ended".into() };
+    let mut host = appliance(true);
+    let actions = done(host.handle(ms(300), Event::Notified { service: 2 }));
+    assert_eq!(actions, [Action::Announce { first: true }, Action::RunCommand]);
+    assert!(done(host.handle(ms(400), ended())).is_empty());
+    // Before it could run, it never will.
+    let mut host = appliance(true);
+    assert_eq!(done(host.handle(ms(300), ended())), [terminate(2)]);
+    let outcome = end_of_appliance(&mut host, ms(400));
+    assert_eq!(outcome.code, None);
+    assert!(outcome.failure.unwrap().cause.contains("web-1 ended"));
 }
 
 /// A host for a command, before it is ready.
@@ -196,6 +317,73 @@ fn where_the_host_fails_under_a_command_that_is_what_it_ends_with() {
     assert_eq!(host.phase(), Phase::Stopping);
     assert_eq!(done(host.handle(ms(1100), Event::CommandEnded { end: End::Signal(15) })), [terminate(1)]);
     assert_eq!(end(&mut host, ms(1200)).code(), 70);
+}
+
+/// A host that may live for half a minute, and perhaps its command, ready at 100 ms.
+fn with_limit(command: bool) -> Supervisor {
+    let services = vec![rules("containerd", &[]), rules("dockerd", &[0])];
+    let policy = policy(OnFailure::Restart, true);
+    Supervisor::new(services, Policy { time_limit: Some(LIMIT), command, ..policy })
+}
+
+const LIMIT: Moment = Duration::from_secs(30);
+
+#[test]
+fn a_host_stops_when_its_time_is_over_as_if_it_was_asked_to() {
+    let (mut host, _) = become_ready(with_limit(false));
+    assert!(done(host.handle(LIMIT - ms(1), Event::Tick)).iter().all(|it| matches!(it, Action::Ping { .. })));
+    assert_eq!(host.deadline(), Some(LIMIT));
+    let actions = host.handle(LIMIT, Event::Tick);
+    let said = "stopping, because DIND_TIME_LIMIT is over: 30 s".to_owned();
+    assert_eq!(actions, [Action::Say { level: Level::Warn, message: said }, terminate(1)]);
+    assert_eq!(host.phase(), Phase::Stopping);
+    // Whoever asks for a stop now has not waited yet; who asks again has.
+    let asked = || Event::StopAsked { why: "SIGTERM".into() };
+    assert!(done(host.handle(LIMIT + ms(1), asked())).is_empty());
+    let mut hurried = host.clone();
+    assert_eq!(done(hurried.handle(LIMIT + ms(2), asked())), [Action::EndContainers]);
+    let outcome = end(&mut host, LIMIT + ms(10));
+    assert_eq!((outcome.code(), outcome.failure, outcome.time_over), (0, None, Some(LIMIT)));
+}
+
+#[test]
+fn a_limit_ends_a_host_in_any_phase() {
+    // Before anything runs: nothing is started.
+    let mut host = with_limit(false);
+    let actions = done(host.handle(LIMIT + ms(5), Event::Start));
+    assert_eq!(actions, [Action::EndStrays { signal: Some(Signal::Terminate) }]);
+    // While it starts.
+    let mut host = with_limit(false);
+    host.handle(ms(0), Event::Start);
+    for service in 0..2 {
+        host.handle(ms(1), Event::Spawned { service, pid: 10 });
+    }
+    assert_eq!(done(host.handle(LIMIT, Event::Tick)), [terminate(1)]);
+    assert_eq!(end(&mut host, LIMIT).code(), 0);
+    // While it is asked to end already: that goes on as it is.
+    let (mut host, _) = become_ready(with_limit(false));
+    host.handle(LIMIT - ms(10), Event::StopAsked { why: "SIGTERM".into() });
+    assert!(done(host.handle(LIMIT, Event::Tick)).is_empty());
+    assert_eq!(end(&mut host, LIMIT), Outcome::CLEAN);
+}
+
+#[test]
+fn a_limit_ends_the_command_first_as_sigterm_does() {
+    let (mut host, _) = become_ready(with_limit(true));
+    assert_eq!(done(host.handle(LIMIT, Event::Tick)), [Action::EndCommand { signal: Signal::Terminate }]);
+    assert_eq!(done(host.handle(LIMIT + ms(5), Event::CommandEnded { end: End::Code(3) })), [terminate(1)]);
+    let outcome = end(&mut host, LIMIT + ms(9));
+    assert_eq!((outcome.code(), outcome.time_over), (3, Some(LIMIT)));
+    // One that was never run is not done.
+    let mut host = with_limit(true);
+    host.handle(LIMIT, Event::Start);
+    host.handle(LIMIT, Event::StraysLeft { count: 0 });
+    let actions = done(host.handle(LIMIT, Event::Flushed { done: true }));
+    assert!(matches!(&actions[..], [Action::Exit(outcome)] if outcome.code() == 143), "{actions:?}");
+    // One that has ended by itself is.
+    let (mut host, _) = become_ready(with_limit(true));
+    host.handle(LIMIT, Event::CommandEnded { end: End::Code(0) });
+    assert_eq!(end(&mut host, LIMIT), Outcome { code: Some(0), ..Outcome::CLEAN });
 }
 
 #[test]

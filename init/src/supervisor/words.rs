@@ -24,6 +24,9 @@ pub(crate) struct Rules {
     pub(crate) holds_containers: bool,
     /// Whether sessions that it began go on when it has ended: they may, for their share of a stop's time.
     pub(crate) holds_sessions: bool,
+    /// Whether it looks after the application: that ends before anything else in a stop, and decides for itself how long it takes
+    /// to be ready.
+    pub(crate) runs_application: bool,
     /// Whether the host is ready only when it is. One that is not waited for is started again for ever when it dies; so is one
     /// that is, and not [essential](Self::essential), as soon as it has ever been ready.
     pub(crate) awaited: bool,
@@ -68,6 +71,10 @@ pub(crate) enum Event {
     SpawnFailed { service: usize, why: String },
     /// The service said that it is ready.
     Notified { service: usize },
+    /// The service said that it is not ready any more.
+    Withdrawn { service: usize },
+    /// The application has ended for good: every container of it, and this is what a user shall read and see.
+    ApplicationEnded { code: u8, words: String },
     /// The API answered, or did not.
     Pinged { service: usize, answered: bool },
     /// The engine has acknowledged something that must be kept.
@@ -152,12 +159,14 @@ pub(crate) struct Outcome {
     pub(crate) code: Option<u8>,
     /// What a user must read, if anything.
     pub(crate) failure: Option<Failure>,
+    /// How long the host was allowed to live, where that is why it ended.
+    pub(crate) time_over: Option<Duration>,
     /// The service whose last lines belong to it.
     pub(crate) blamed: Option<usize>,
 }
 
 impl Outcome {
-    pub(crate) const CLEAN: Self = Self { code: None, failure: None, blamed: None };
+    pub(crate) const CLEAN: Self = Self { code: None, failure: None, time_over: None, blamed: None };
 
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {

@@ -13,6 +13,7 @@ use crate::shutdown::Schedule;
 struct Habits {
     uses: Vec<usize>,
     holds_containers: bool,
+    application: bool,
     awaited: bool,
     essential: bool,
     spawns: bool,
@@ -46,13 +47,15 @@ fn habits() -> impl Strategy<Value = Habits> {
         (
             proptest::option::weighted(0.3, proptest::collection::vec(time(20_000), 0..3)),
             (proptest::bool::weighted(0.7), proptest::bool::weighted(0.9)),
+            proptest::bool::weighted(0.2),
         ),
     )
         .prop_map(|it| Habits {
             uses: it.0,
             holds_containers: it.1 && it.10.0.is_none(),
+            application: it.10.2 && it.10.0.is_none() && !it.1,
             awaited: it.2.0 || it.2.2,
-            essential: it.2.0,
+            essential: it.2.0 && !(it.10.2 && it.10.0.is_none() && !it.1),
             spawns: it.2.1,
             ready_after: it.3,
             dies_after: it.4,
@@ -216,7 +219,8 @@ impl World {
                     self.services.iter().enumerate().filter(|(_, it)| it.uses.contains(&service))
                 {
                     let fate = &self.fates[user];
-                    let given_up = Some(now) >= end || rules.holds_sessions && Some(now) >= containers;
+                    let early = rules.holds_sessions || rules.runs_application;
+                    let given_up = Some(now) >= end || early && Some(now) >= containers;
                     let sessions = fate.sessions.iter().flatten().any(|end| end.is_none_or(|end| end > now));
                     let ended = !fate.alive && !sessions || given_up;
                     assert!(ended, "{service} ends before {} which uses it", rules.name);
@@ -238,10 +242,14 @@ impl World {
                         self.services[service].uses.iter().filter(essential).map(|used| &self.fates[*used]);
                     let bereft =
                         uses.filter(|used| !used.alive).map(|used| used.ended.unwrap_or_default()).min();
-                    if !self.services[service].holds_sessions {
+                    if self.services[service].runs_application {
+                        latest = schedule.application;
+                    } else if !self.services[service].holds_sessions {
                         latest = bereft.map_or(latest, |since| latest.min(schedule.containers.max(since)));
                     }
-                    let hurried = self.hurried && self.services[service].holds_sessions;
+                    let early =
+                        self.services[service].holds_sessions || self.services[service].runs_application;
+                    let hurried = self.hurried && early;
                     assert!(now >= latest || hurried, "killed too early");
                     let asked = self.fates[service].terminated.expect("asked before it is killed");
                     assert!(now <= latest.max(asked) + ms(1), "killed too late: {now:?} and not {latest:?}");
@@ -374,6 +382,8 @@ proptest! {
         sync in any::<bool>(),
         sync_after in 0u64..2_000,
         errand in proptest::option::of(errand()),
+        time_limit in proptest::option::of(1u64..120_000),
+        asked in proptest::bool::weighted(0.8),
     ) {
         let services: Vec<Rules> = habits
             .iter()
@@ -386,13 +396,16 @@ proptest! {
                 takes_options: false,
                 holds_containers: habits.holds_containers,
                 holds_sessions: habits.sessions.is_some(),
+                runs_application: habits.application,
                 awaited: habits.awaited,
                 essential: habits.essential,
             })
             .collect();
         let on_failure = if exit_on_failure { OnFailure::Exit } else { OnFailure::Restart };
         let timeout = Duration::from_secs(timeout);
-        let policy = Policy { on_failure, stop_timeout: timeout, left_clean, sync, command: errand.is_some() };
+        let time_limit = time_limit.map(ms);
+        let command = errand.is_some();
+        let policy = Policy { on_failure, stop_timeout: timeout, time_limit, left_clean, sync, command };
         let mut host = Supervisor::new(services.clone(), policy);
         let mut world = World {
             fates: vec![Fate::default(); habits.len()],
@@ -417,10 +430,14 @@ proptest! {
             outcome: None,
         };
         world.later(ms(0), Some(0), None, Event::Start);
-        world.later(ms(0), Some(stop_at), None, Event::StopAsked { why: "SIGTERM".into() });
-        world.later(ms(stop_at), hurry_after, None, Event::StopAsked { why: "SIGINT".into() });
+        // Without anybody to ask for it, too, where there is a limit.
+        if asked || time_limit.is_none() {
+            world.later(ms(0), Some(stop_at), None, Event::StopAsked { why: "SIGTERM".into() });
+            world.later(ms(stop_at), hurry_after, None, Event::StopAsked { why: "SIGINT".into() });
+        }
 
         let mut stopping_since = None;
+        let mut said_over = 0;
         let mut steps = 0;
         let mut clock = ms(0);
         while world.outcome.is_none() {
@@ -457,6 +474,8 @@ proptest! {
                 fate.crashed &= !matches!(unit.life, Life::Ready { .. });
             }
             for action in actions {
+                let over = |message: &String| message.contains("DIND_TIME_LIMIT");
+                said_over += usize::from(matches!(&action, Action::Say { message, .. } if over(message)));
                 world.act(now, action);
             }
         }
@@ -464,6 +483,13 @@ proptest! {
         let since = stopping_since.unwrap();
         prop_assert!(ended <= since + timeout - ms(200), "{ended:?} after {since:?}");
 
+        prop_assert!(time_limit.is_none_or(|limit| since <= limit), "it outlives its limit until {since:?}");
+        prop_assert_eq!(said_over, usize::from(outcome.time_over.is_some()), "why it ends is said once");
+        if outcome.time_over.is_some() {
+            prop_assert_eq!((Some(since), outcome.time_over), (time_limit, time_limit), "not before its time");
+            let waited = command && !world.command.was_run;
+            prop_assert!(!waited || outcome.code == Some(143), "taken for done: {outcome:?}");
+        }
         if world.command.done {
             prop_assert_eq!(outcome.code, world.errand.as_ref().map(|errand| errand.code));
         }
@@ -479,7 +505,7 @@ proptest! {
             prop_assert!(all_in_order, "called clean, and was not: {:?}", world.fates);
             prop_assert!(left_clean || all_ready, "what was left unclean was not seen to");
         }
-        if outcome == Outcome::CLEAN {
+        if (Outcome { time_over: None, ..outcome }) == Outcome::CLEAN {
             prop_assert!(all_in_order && flush_done, "{:?}", world.fates);
             prop_assert!(world.flushes == [true] || !left_clean);
         }

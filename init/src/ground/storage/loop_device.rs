@@ -69,13 +69,14 @@ struct Config {
 }
 
 /// A loop device that is held open: it stays until this value goes and nothing on it is mounted any more.
-pub(super) struct Device {
-    pub(super) path: PathBuf,
+pub(crate) struct Device {
+    /// Its node.
+    pub(crate) path: PathBuf,
     _open: File,
 }
 
-/// Puts `file` on a free device.
-pub(super) fn attach(file: &File) -> io::Result<Device> {
+/// Puts `file` on a free device; one that was opened to be read only can only be read there.
+pub(crate) fn attach(file: &File) -> io::Result<Device> {
     let (control, major, minor) = CONTROL;
     let control = open(Path::new(control), SFlag::S_IFCHR, major, minor, true)?;
     let mut last = io::Error::from_raw_os_error(libc::EBUSY);

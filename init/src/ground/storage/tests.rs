@@ -37,7 +37,8 @@ fn with_disk(probe: Probe) -> Probe {
 
 fn load(environment: &[(&str, &str)], config: Option<&str>) -> Result<Settings, Failure> {
     let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    Settings::load(environment, &[], |_| Ok(config.map(str::to_owned)))
+    let is_meant = |path: &Path| path == Path::new(dind_contract::paths::DAEMON_JSON);
+    Settings::load(environment, &[], |path| Ok(config.filter(|_| is_meant(path)).map(str::to_owned)))
 }
 
 fn settings(environment: &[(&str, &str)]) -> Settings {
