@@ -1,0 +1,284 @@
+//! Getting the images of an application into the engine that bakes: from archives, from the endpoint's own engine, from a registry, or built.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use super::baker::Baker;
+use super::names::{Name, untagged};
+use super::project::{self, FOLDER, Project};
+use crate::endpoint::{self, Endpoint};
+use crate::failure::{Failure, Result};
+use crate::options::Pull;
+use crate::progress::Progress;
+use crate::{image, output};
+
+/// Passes the archives on that were named.
+pub(crate) async fn archives(
+    baker: &Baker<'_>,
+    files: &[std::path::PathBuf],
+    progress: &Progress,
+) -> Result<()> {
+    for file in files {
+        let name = file.display();
+        progress.begin(&format!("loading {name}"), &format!("{name} is loaded"));
+        let opened = tokio::fs::File::open(file).await.map_err(|e| {
+            Failure::usage(
+                format!("cannot read the archive {name}: {e}"),
+                "name a file that docker save or skopeo has written",
+            )
+        })?;
+        let stream = futures_util::stream::unfold((opened, 0_u64), |(mut file, read)| async move {
+            let mut piece = vec![0; 256 * 1024];
+            match tokio::io::AsyncReadExt::read(&mut file, &mut piece).await {
+                Ok(0) => None,
+                Ok(length) => {
+                    piece.truncate(length);
+                    Some((Ok(Bytes::from(piece)), (file, read + length as u64)))
+                }
+                Err(e) => Some((Err(e), (file, read))),
+            }
+        });
+        let lines = baker.load(stream).await.map_err(|cause| {
+            Failure::new(
+                format!("the archive {name} cannot be loaded: {}", in_words(&cause)),
+                "make it with docker save, or as an OCI archive that this engine reads: skopeo copy … docker-archive:FILE:NAME",
+            )
+        })?;
+        progress.end();
+        if !lines.iter().any(|line| line.contains("Loaded image")) {
+            progress.note(&format!("{name} has no image that the engine would name"));
+        }
+    }
+    Ok(())
+}
+
+fn in_words(cause: &str) -> &str {
+    if cause.contains("manifest.json: no such file") {
+        "it has no manifest.json, so it is no archive of docker save"
+    } else {
+        cause
+    }
+}
+
+/// Gets one image, unless an archive has brought it. `platform` as `linux/amd64`.
+pub(crate) async fn get(
+    baker: &Baker<'_>,
+    name: &Name,
+    pull: Pull,
+    platform: &str,
+    from_archive: bool,
+    progress: &Progress,
+) -> Result<()> {
+    let outside = baker.outside;
+    if from_archive && id(&baker.engine, &name.wanted).await.is_some() {
+        return Ok(());
+    }
+    let there = if pull == Pull::Always { None } else { id(outside, &name.wanted).await };
+    if let Some(there) = there {
+        if id(&baker.engine, &name.wanted).await.as_ref() == Some(&there) && name.digest.is_none() {
+            progress.took(&format!("{} is there", name.sealed), std::time::Duration::ZERO);
+            return Ok(());
+        }
+        return copy(outside, baker, name, progress).await;
+    }
+    if pull == Pull::Never {
+        return Err(Failure::new(
+            format!("there is no image {} on {}", name.wanted, outside.address),
+            "pull or build it there, name an archive with --image-archive, or leave --pull=never out",
+        ));
+    }
+    progress.begin(&format!("pulling {}", name.wanted), &format!("{} is pulled", name.wanted));
+    image::fetch_for(&baker.engine, &name.wanted, Some(platform), progress).await.map_err(|cause| {
+        let registry = image::registry(&name.wanted);
+        let help = if cause.contains("authentication required") || cause.contains("unauthorized") || cause.contains("no basic auth") || cause.contains("denied") {
+            format!("log in: docker login {registry}; dind uses what the docker command keeps")
+        } else if name.digest.is_some() && (cause.contains("manifest unknown") || cause.contains("not found")) {
+            "the registry has no image with this digest any more: look which it has, and change the digest in the Compose file".to_owned()
+        } else if cause.contains("http: server gave HTTP response to HTTPS client") || cause.contains("x509") {
+            format!("tell the host that bakes of this registry: -e DIND_INSECURE_REGISTRIES={registry}, or -e DIND_CA_CERTIFICATES")
+        } else if cause.contains("no space left") {
+            "make room where the endpoint keeps its volumes: docker system df".to_owned()
+        } else {
+            format!("look at its name; have it on {} (docker pull, docker build), or name an archive of it: --image-archive FILE", outside.address)
+        };
+        Failure::unavailable(format!("the image {} cannot be pulled: {cause}", name.wanted), help)
+    })?;
+    progress.end();
+    Ok(())
+}
+
+/// Copies an image from the endpoint's own engine.
+async fn copy(outside: &Endpoint, baker: &Baker<'_>, name: &Name, progress: &Progress) -> Result<()> {
+    progress.begin(&format!("copying {}", name.wanted), &format!("{} is copied", name.wanted));
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let docker = outside.docker.clone();
+    let wanted = name.wanted.clone();
+    let archive = async_stream(docker, wanted, sender);
+    let mut loading = std::pin::pin!(baker.load(archive));
+    let mut bytes = 0;
+    let loaded = loop {
+        tokio::select! {
+            loaded = &mut loading => break loaded,
+            Some(piece) = told.recv() => {
+                bytes += piece;
+                progress.detail(&indicatif::HumanBytes(bytes).to_string());
+            }
+        }
+    };
+    loaded.map_err(|cause| {
+        let help = if cause.contains("no space left") {
+            "make room where the endpoint keeps its volumes: docker system df"
+        } else {
+            "look whether it can be saved: docker save"
+        };
+        Failure::new(format!("the image {} cannot be copied: {cause}", name.wanted), help)
+    })?;
+    progress.end();
+    Ok(())
+}
+
+/// What the engine saves, as a stream that lives for itself.
+fn async_stream(
+    docker: bollard::Docker,
+    name: String,
+    told: tokio::sync::mpsc::UnboundedSender<u64>,
+) -> impl futures_util::Stream<Item = Result<Bytes, String>> + Send + 'static {
+    let (sender, mut pieces) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        let mut saved = std::pin::pin!(docker.export_image(&name));
+        while let Some(piece) = saved.next().await {
+            let piece = piece.map_err(|error| endpoint::cause(&error));
+            if let Ok(bytes) = &piece {
+                let _ = told.send(bytes.len() as u64);
+            }
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    futures_util::stream::poll_fn(move |context| pieces.poll_recv(context))
+}
+
+/// The id of the image that has this name in an engine.
+async fn id(engine: &Endpoint, name: &str) -> Option<String> {
+    engine.docker.inspect_image(name).await.ok()?.id
+}
+
+/// Copies the images that builds begin with, where the endpoint has them: no registry need have them.
+pub(crate) async fn bases(
+    baker: &Baker<'_>,
+    project: &Project,
+    folder: &Path,
+    progress: &Progress,
+) -> Result<()> {
+    for dockerfile in project.dockerfiles() {
+        let Ok(inside) = dockerfile.strip_prefix(FOLDER) else { continue };
+        let Ok(text) = std::fs::read_to_string(folder.join(inside)) else { continue };
+        for base in project::bases(&text) {
+            let name = Name::parse(&base);
+            let there = id(baker.outside, &name.wanted).await;
+            if there.is_some() && there != id(&baker.engine, &name.wanted).await {
+                copy(baker.outside, baker, &name, progress).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Builds what is to be built, with Compose.
+pub(crate) async fn build(
+    baker: &Baker<'_>,
+    lines: bool,
+    environment: Vec<String>,
+    progress: &Progress,
+) -> Result<()> {
+    progress.begin("building", "what is to be built is built");
+    let mut last: Vec<String> = Vec::new();
+    let heard = |line: &str| {
+        if lines {
+            output::say(line);
+        }
+        progress.detail(line);
+    };
+    let words = ["sh", "-c", "exec docker compose --progress plain build 2>&1"];
+    let answer = baker.run(&words, Some(FOLDER), environment, heard).await?;
+    if answer.code == Some(0) {
+        progress.end();
+        return Ok(());
+    }
+    last.extend(answer.stdout.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+    let from = last.len().saturating_sub(20);
+    let full = answer.stdout.contains("no space left");
+    let help = if full {
+        "make room where the endpoint keeps its volumes: docker system df"
+    } else {
+        "its last lines say why; images that a build begins with come from the endpoint's engine or a registry"
+    };
+    Err(Failure::new("the application's images cannot be built", help).with_details(last.split_off(from)))
+}
+
+/// What the store is to be made of: each image once, with all the names that services call it by.
+pub(crate) async fn request(baker: &Baker<'_>, project: &Project, platform: &str) -> Result<Value> {
+    let mut images: std::collections::BTreeMap<String, (Vec<String>, Vec<String>)> =
+        std::collections::BTreeMap::new();
+    for service in project.services() {
+        let name = &service.image;
+        let found = baker.engine.docker.inspect_image(&name.wanted).await;
+        let image = match found {
+            Ok(image) => image,
+            // An archive and a build give no digest.
+            Err(_) if name.digest.is_some() => {
+                return Err(Failure::new(
+                    format!(
+                        "the image {} is not the one with the digest {}",
+                        name.sealed,
+                        name.digest.as_deref().unwrap_or_default()
+                    ),
+                    "an archive brings no digests: leave the digest out of the Compose file, or pull the image",
+                ));
+            }
+            Err(error) => {
+                return Err(Failure::new(
+                    format!(
+                        "the image {} of the service {} is not there: {}",
+                        name.wanted,
+                        service.name,
+                        endpoint::cause(&error)
+                    ),
+                    "look whether the build gives it this name, or the archive has it",
+                ));
+            }
+        };
+        let its = format!(
+            "{}/{}",
+            image.os.clone().unwrap_or_else(|| "linux".to_owned()),
+            image.architecture.clone().unwrap_or_default()
+        );
+        if !platform.starts_with(&its) {
+            return Err(Failure::new(
+                format!("the image {} is for {its}, and the appliance for {platform}", name.wanted),
+                "take the image for the appliance's platform, or bake on a host of that platform",
+            ));
+        }
+        let id = image.id.unwrap_or_default();
+        let entry = images.entry(id).or_default();
+        entry.0.push(name.sealed.clone());
+        let repository = untagged(&name.sealed);
+        let digests = image.repo_digests.unwrap_or_default().into_iter();
+        entry.1.extend(digests.filter(|digest| digest.split('@').next() == Some(repository)));
+    }
+    let images: Vec<Value> = images
+        .into_iter()
+        .map(|(id, (mut names, mut digests))| {
+            names.sort();
+            names.dedup();
+            digests.sort();
+            digests.dedup();
+            json!({ "id": id, "names": names, "digests": digests })
+        })
+        .collect();
+    Ok(json!({ "platform": platform, "images": images }))
+}
