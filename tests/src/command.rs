@@ -23,6 +23,7 @@ pub struct Call {
     args: Vec<String>,
     env: Vec<(String, Option<OsString>)>,
     stdin: Stdin,
+    folder: Option<PathBuf>,
     deadline: Duration,
 }
 
@@ -34,6 +35,7 @@ impl Call {
             args: Vec::new(),
             env: Vec::new(),
             stdin: Stdin::Bytes(Vec::new()),
+            folder: None,
             deadline: DEADLINE,
         }
     }
@@ -74,6 +76,12 @@ impl Call {
         self
     }
 
+    /// Runs the command in this folder.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
     /// Allows the command this many seconds instead of a minute, times [`patience`].
     pub fn within(mut self, seconds: u64) -> Self {
         self.deadline = Duration::from_secs(seconds);
@@ -102,7 +110,11 @@ impl Call {
             Stdin::File(path) => expression.stdin_path(path),
         };
         let mut expression = expression.stdout_capture().stderr_capture().unchecked();
-        for (name, value) in self.env {
+        if let Some(folder) = self.folder {
+            expression = expression.dir(folder);
+        }
+        // duct lets the first that is said of a variable win; here it is the last, as everywhere.
+        for (name, value) in self.env.into_iter().rev() {
             expression = match value {
                 Some(value) => expression.env(name, value),
                 None => expression.env_remove(name),

@@ -55,8 +55,16 @@ pub(crate) fn unique_name() -> String {
 
 /// The options that mark a container or a volume as ours.
 pub(crate) fn labels() -> Vec<String> {
-    let owner = format!("{OWNER}={} {} {}", pid_namespace(), std::process::id(), now());
-    vec!["--label".into(), format!("{LABEL}={}", test_name()), "--label".into(), owner]
+    label_pairs()
+        .into_iter()
+        .flat_map(|(name, value)| ["--label".into(), format!("{name}={value}")])
+        .collect()
+}
+
+/// The labels themselves, for what is made in another way.
+pub(crate) fn label_pairs() -> [(String, String); 2] {
+    let owner = format!("{} {} {}", pid_namespace(), std::process::id(), now());
+    [(LABEL.into(), test_name()), (OWNER.into(), owner)]
 }
 
 fn test_name() -> String {

@@ -25,6 +25,11 @@ impl Host {
         Self { name }
     }
 
+    /// One that somebody else has made; it is removed at the end of the test all the same.
+    pub fn named(name: &str) -> Self {
+        Self::new(name.to_owned())
+    }
+
     /// The container's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -6,6 +6,7 @@
 //! * A missing engine, image, busybox or registry fails the test with the command that brings it. Nothing is ever skipped, but
 //!   for tests that need another machine: they name the command that brings one.
 
+mod appliance;
 mod archive;
 mod binary;
 pub mod campaign;
@@ -13,6 +14,7 @@ mod certificates;
 mod client;
 mod command;
 mod compose;
+mod dind;
 mod engine;
 mod host;
 mod image;
@@ -22,16 +24,21 @@ mod nested;
 mod network;
 mod options;
 mod registry;
+mod sealed;
 mod ssh;
 mod terminal;
+mod userland;
+mod vic;
 mod volume;
 mod wait;
 
+pub use appliance::BuiltImage;
 pub use binary::Binary;
 pub use certificates::{Authority, Identity};
 pub use client::Client;
 pub use command::{Call, Ended};
 pub use compose::Compose;
+pub use dind::Dind;
 pub use engine::{LABEL, docker};
 pub use host::Host;
 pub use image::busybox;
@@ -39,9 +46,11 @@ pub use inside::Process;
 pub use log::Line;
 pub use nested::{POLITE, STUBBORN};
 pub use network::{Neighbour, Network};
-pub use options::{HostOptions, RUN_OPTIONS, image, ssh_image};
+pub use options::{HostOptions, RUN_OPTIONS, appliance_image, image, ssh_image};
 pub use registry::{REGISTRY, REGISTRY_PORT, Registry};
+pub use sealed::{Baked, Baking, local_image};
 pub use ssh::{Session, SshClient};
 pub use terminal::Terminal;
+pub use vic::{Lacking, Refusal, Request, Source, Vic};
 pub use volume::Volume;
 pub use wait::{patience, until, until_equal};

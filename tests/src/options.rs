@@ -17,15 +17,23 @@ pub fn image() -> &'static str {
 /// The same with sshd, as `./quickstart --build-ssh` names it: `-ssh` before the tag.
 pub fn ssh_image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
-    IMAGE.get_or_init(|| with_ssh(image()))
+    IMAGE.get_or_init(|| beside(image(), "ssh"))
 }
 
-fn with_ssh(image: &str) -> String {
+/// An appliance, as `./quickstart --build-compose` names it: `dynamic` or `static`.
+pub fn appliance_image(kind: &str) -> String {
+    match image() {
+        "dind-debian" => format!("dind-compose-{kind}"),
+        image => beside(image, &format!("compose-{kind}")),
+    }
+}
+
+fn beside(image: &str, what: &str) -> String {
     // A colon before the last slash belongs to a port.
     let name = image.rfind('/').map_or(0, |slash| slash + 1);
     match image[name..].find(':') {
-        Some(colon) => format!("{}-ssh{}", &image[..name + colon], &image[name + colon..]),
-        None => format!("{image}-ssh"),
+        Some(colon) => format!("{}-{what}{}", &image[..name + colon], &image[name + colon..]),
+        None => format!("{image}-{what}"),
     }
 }
 
@@ -49,7 +57,8 @@ pub const RUN_OPTIONS: [&str; 10] = [
 pub struct HostOptions {
     /// What takes the place of the documented options.
     instead: Option<Vec<String>>,
-    ssh: bool,
+    /// The image, where it is not [`image`], and the command that brings it.
+    image: Option<(String, &'static str)>,
     run: Vec<String>,
     arguments: Vec<String>,
     files: Vec<(String, u32, Vec<u8>)>,
@@ -63,8 +72,13 @@ impl HostOptions {
     }
 
     /// Takes the image with sshd.
-    pub fn ssh(mut self) -> Self {
-        self.ssh = true;
+    pub fn ssh(self) -> Self {
+        self.image(ssh_image(), "./quickstart --build-all")
+    }
+
+    /// Takes this image; `command` brings it.
+    pub fn image(mut self, image: &str, command: &'static str) -> Self {
+        self.image = Some((image.to_owned(), command));
         self
     }
 
@@ -113,15 +127,15 @@ impl HostOptions {
     #[track_caller]
     pub fn create(self) -> Host {
         engine::prepare();
-        if self.ssh {
-            engine::require(ssh_image(), "./quickstart --build-ssh");
+        if let Some((image, command)) = &self.image {
+            engine::require(image, command);
         }
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
         let create = create
             .args(self.instead.unwrap_or_else(|| RUN_OPTIONS.map(str::to_owned).to_vec()))
             .args(self.run)
-            .arg(if self.ssh { ssh_image() } else { image() })
+            .arg(self.image.as_ref().map_or(image(), |(image, _)| image))
             .args(self.arguments);
         create.run().ok();
         let host = Host::new(name);
@@ -191,7 +205,7 @@ mod tests {
             ("host.example:5000/a/dind", "host.example:5000/a/dind-ssh"),
             ("host.example:5000/dind:1.0", "host.example:5000/dind-ssh:1.0"),
         ] {
-            assert_eq!(with_ssh(image), expected);
+            assert_eq!(beside(image, "ssh"), expected);
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::certificates::Identity;
 use crate::command::Call;
 use crate::engine::docker;
 use crate::host::Host;
+use crate::network::Network;
 use crate::options::HostOptions;
 use crate::wait::until;
 
@@ -21,6 +22,24 @@ impl Registry {
     /// Starts a registry that speaks plain HTTP, or TLS with this certificate.
     #[track_caller]
     pub fn start(identity: Option<&Identity>) -> Self {
+        Self::begin(Host::options(), identity, None)
+    }
+
+    /// The same on a network, where everything calls it by its name without being told.
+    #[track_caller]
+    pub fn on(network: &Network, identity: Option<&Identity>) -> Self {
+        let options = ["--network", network.name(), "--network-alias", REGISTRY];
+        Self::begin(Host::options().run(options), identity, None)
+    }
+
+    /// Starts a registry that speaks plain HTTP, and lets in who is in this file of htpasswd's.
+    #[track_caller]
+    pub fn with_passwords(passwords: &str) -> Self {
+        Self::begin(Host::options(), None, Some(passwords))
+    }
+
+    #[track_caller]
+    fn begin(options: HostOptions, identity: Option<&Identity>, passwords: Option<&str>) -> Self {
         let program = std::fs::read(PROGRAM).unwrap_or_else(|error| {
             panic!("cannot read {PROGRAM}: {error}\n  help: apt-get install docker-registry, or run ./check");
         });
@@ -30,14 +49,18 @@ impl Registry {
         };
         let config = format!(
             "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: /registry-data}}}}\n\
-             http:\n  addr: :{REGISTRY_PORT}\n{tls}"
+             http:\n  addr: :{REGISTRY_PORT}\n{tls}{}",
+            passwords.map_or("", |_| "auth: {htpasswd: {realm: here, path: /passwords}}\n")
         );
-        let mut options = Host::options()
+        let mut options = options
             .instead(&[])
             .run(["--entrypoint", "/registry"])
             .arguments(["serve", "/config.yml"])
             .file("/registry", 0o755, program)
             .file("/config.yml", 0o644, config);
+        if let Some(passwords) = passwords {
+            options = options.file("/passwords", 0o644, passwords);
+        }
         if let Some(identity) = identity {
             options = options.file("/cert.pem", 0o644, identity.cert.as_str()).file(
                 "/key.pem",
@@ -55,6 +78,12 @@ impl Registry {
     /// Lets a host find it by its name.
     pub fn known_to(&self, host: HostOptions) -> HostOptions {
         host.run(["--add-host", &format!("{REGISTRY}:{}", self.0.ip())])
+    }
+
+    /// Where hosts on the same network find it: `ADDRESS:PORT`.
+    #[track_caller]
+    pub fn address(&self) -> String {
+        format!("{}:{REGISTRY_PORT}", self.0.ip())
     }
 
     /// What it has under this name, as its API lists it.

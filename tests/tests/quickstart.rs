@@ -36,11 +36,21 @@ fn it_ends_with_a_host_that_its_last_lines_reach_and_stop() {
     // Run again, it starts clean.
     let said = run();
     assert!(said.contains("hello from a container in a host in a container"), "{said}");
-    let export = said.split_once("export ").map(|(_, rest)| rest.lines().next().unwrap()).unwrap();
-    let typed = format!("export {export}; docker run --rm hello && docker ps -aq");
-    let hello = Call::new("bash").args(["-c", &typed]).run().ok();
-    assert_eq!(hello, "hello from a container in a host in a container");
-    assert!(said.contains(&format!("docker stop {HOST}")), "{said}");
-    docker(["stop", HOST]).ok();
+    let line = |start: &str| {
+        let found = said.lines().find_map(|line| line.trim().strip_prefix(start));
+        found.unwrap_or_else(|| panic!("no line begins with {start:?}: {said}")).trim().to_owned()
+    };
+    let typed = |lines: &str| {
+        let script =
+            format!("cd {} && export XDG_STATE_HOME={} && {lines}", folder.display(), state.path().display());
+        Call::new("bash").args(["-c", &script]).run().ok()
+    };
+    let (using, leaving) = (line("Use the host from here:"), line("Leave it again:"));
+    let hello = typed(&format!(
+        "{using}; docker run --rm hello && docker ps -aq; {leaving}; docker inspect -f '{{{{.Name}}}}' {HOST}"
+    ));
+    assert_eq!(hello, format!("hello from a container in a host in a container\n/{HOST}"));
+    let stopping = line("Stop it:");
+    typed(stopping.split("   ").next().unwrap());
     assert_eq!(docker(["inspect", "-f", "{{.State.ExitCode}}", HOST]).ok(), "0");
 }

@@ -3,7 +3,7 @@
 use dind_tests::{Host, Volume, docker};
 
 /// Variable, value, and what the error says.
-const REFUSED: [(&str, &str, &[&str]); 18] = [
+const REFUSED: [(&str, &str, &[&str]); 23] = [
     ("LOCAL", "maybe", &["LOCAL=maybe is not a yes or a no", "LOCAL=true"]),
     ("DIND_TLS", "perhaps", &["DIND_TLS=perhaps", "on", "off"]),
     ("DIND_TLS", "", &["DIND_TLS="]),
@@ -12,6 +12,11 @@ const REFUSED: [(&str, &str, &[&str]); 18] = [
     ("DIND_STOP_TIMEOUT", "0", &["DIND_STOP_TIMEOUT=0", "second"]),
     ("DIND_STOP_TIMEOUT", "-1", &["DIND_STOP_TIMEOUT=-1", "second"]),
     ("DIND_STOP_TIMEOUT", "abc", &["DIND_STOP_TIMEOUT=abc", "second"]),
+    ("DIND_TIME_LIMIT", "soon", &["DIND_TIME_LIMIT=soon is not a time from 1s to 365d", "6h"]),
+    ("DIND_TIME_LIMIT", "-1", &["DIND_TIME_LIMIT=-1 is not a time"]),
+    ("DIND_TIME_LIMIT", "1.5h", &["DIND_TIME_LIMIT=1.5h is not a time"]),
+    ("DIND_TIME_LIMIT", "366d", &["DIND_TIME_LIMIT=366d is not a time"]),
+    ("DIND_TIMELIMIT", "6h", &["DIND_TIMELIMIT", "DIND_TIME_LIMIT"]),
     ("DIND_TLS_SAN", "not a name", &["DIND_TLS_SAN", "not a name"]),
     ("DIND_TSL", "on", &["DIND_TSL", "DIND_TLS"]),
     ("DIND_STOP_TIMOUT", "5", &["DIND_STOP_TIMOUT", "DIND_STOP_TIMEOUT"]),

@@ -31,11 +31,11 @@ const SIZE: u64 = 40 << 30;
 
 /// A folder for everything that a campaign writes on this machine: disks, archives, a registry's storage.
 #[derive(Debug)]
-pub(super) struct Place(PathBuf);
+pub struct Place(PathBuf);
 
 impl Place {
     /// Makes an empty folder, after removing those that killed campaigns have left behind, disks and mounts too.
-    pub(super) fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         // Containers first: they hold the mounts.
         engine::prepare();
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -61,7 +61,7 @@ impl Drop for Place {
 
 /// The disk, and where it is mounted. Unmounted and gone when dropped: declare it before the engine that uses it.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     folder: PathBuf,
     file: PathBuf,
     mount: PathBuf,
@@ -72,7 +72,7 @@ impl Disk {
     ///
     /// # Errors
     /// When `mkfs.ext4` is missing, or this process may not mount.
-    pub(super) fn new(place: &Place) -> Result<Self> {
+    pub fn new(place: &Place) -> Result<Self> {
         let folder = place.path().to_owned();
         let disk = Self { file: folder.join(FILE), mount: folder.join(MOUNT), folder };
         fs::create_dir_all(&disk.mount)?;
@@ -83,17 +83,17 @@ impl Disk {
     }
 
     /// Where it is mounted.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.mount
     }
 
     /// Writes everything to the disk.
-    pub(super) fn sync(&self) -> Result<()> {
+    pub fn sync(&self) -> Result<()> {
         Ok(nix::unistd::syncfs(File::open(&self.mount)?)?)
     }
 
     /// Takes its power away: what has not reached the disk never will, and every write from now on fails.
-    pub(super) fn cut(&self) -> Result<()> {
+    pub fn cut(&self) -> Result<()> {
         let root = File::open(&self.mount)?;
         let mut flags = NO_LOG_FLUSH;
         // SAFETY: the descriptor is open, and the kernel only reads the number, which lives until the call is over.
@@ -103,7 +103,7 @@ impl Disk {
 
     /// Gives it power again, after everyone who used it has ended: unmounts it, and mounts it as after a boot. What
     /// `e2fsck` says of it once the journal is replayed, if anything.
-    pub(super) fn power_on(&self) -> Result<Option<String>> {
+    pub fn power_on(&self) -> Result<Option<String>> {
         unmount(&self.folder)?;
         // The kernel replays the journal.
         self.mount()?;

@@ -173,6 +173,8 @@ impl Campaign<'_> {
                 return Ok(format!("{}, {}", victim.name(), moment.name()));
             }
         };
+        // Asked for now: what comes next changes it.
+        let steps = if took > SLOW { engine.own_words(0) } else { String::new() };
         judge(&engine, &ledger, &events, Due::Everything, &mut self.tally)?;
         if let Err(error) = wait_for_containers(&engine, &ledger) {
             self.tally.note(format!("after {}: {error:#}", victim.name()));
@@ -189,7 +191,13 @@ impl Campaign<'_> {
             self.compare(&engine)?;
         }
         *world = Some(World { engine, ledger, kills: kills + 1, volume });
-        Ok(format!("{}, {}, back after {} ms", victim.name(), moment.name(), took.as_millis()))
+        let mut line = format!("{}, {}, back after {} ms", victim.name(), moment.name(), took.as_millis());
+        if whole && !steps.is_empty() {
+            let words: Vec<&str> = steps.lines().rev().take(WORDS).collect();
+            line.push_str("; the last of what the host said:");
+            words.into_iter().rev().for_each(|word| line.push_str(&format!("\n  {word}")));
+        }
+        Ok(line)
     }
 
     fn begin(&self) -> Result<World> {
@@ -223,6 +231,11 @@ impl Campaign<'_> {
 }
 
 /// Waits until the engine answers again; how long that took.
+/// Lines of the host's own that one start writes.
+const WORDS: usize = 30;
+/// A start of which one wants to know what took so long.
+const SLOW: std::time::Duration = std::time::Duration::from_millis(1500);
+
 fn timed(engine: &Engine) -> Result<std::time::Duration> {
     let begin = std::time::Instant::now();
     engine.wait()?;

@@ -30,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use disk::{Disk, Place};
 pub use engine::Way;
 pub use ledger::Kind;
 pub use random::Random;

@@ -1,0 +1,116 @@
+//! The command `dind`, as a user has it: one file, called from a folder that has nothing to do with this one.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::command::{Call, Ended};
+use crate::engine;
+use crate::host::Host;
+use crate::options::image;
+
+/// The command, with a home of its own.
+#[derive(Debug)]
+pub struct Dind {
+    home: TempDir,
+}
+
+impl Dind {
+    /// Finds what `quickstart` has built.
+    ///
+    /// # Panics
+    /// When it has not.
+    #[track_caller]
+    #[allow(clippy::new_without_default, reason = "it needs what was built before")]
+    pub fn new() -> Self {
+        engine::prepare();
+        assert!(
+            Self::program().exists(),
+            "there is no {}\n  help: ./quickstart --build",
+            Self::program().display()
+        );
+        Self { home: tempfile::tempdir().expect("a folder can be made") }
+    }
+
+    /// Where the program is.
+    pub fn program() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/dind")
+    }
+
+    /// Its home, which is also the folder that it is called from.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The variables of a user who has this home.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let home = self.home().display();
+        vec![
+            ("HOME", home.to_string()),
+            ("XDG_STATE_HOME", format!("{home}/state")),
+            ("DOCKER_CONFIG", format!("{home}/docker")),
+            ("DIND", Self::program().display().to_string()),
+        ]
+    }
+
+    /// A call with these arguments.
+    pub fn call<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Call {
+        self.dress(Call::new(&Self::program().to_string_lossy()).args(args))
+    }
+
+    /// Runs it.
+    #[track_caller]
+    #[must_use = "say whether it should have succeeded: .ok() or .fails()"]
+    pub fn run<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
+        self.call(args).run()
+    }
+
+    /// Runs a script of the shell, in which `dind` is the command.
+    #[track_caller]
+    #[must_use = "say whether it should have succeeded: .ok() or .fails()"]
+    pub fn shell(&self, script: &str) -> Ended {
+        self.dress(Call::new("bash").args(["-euc", &self.script(script)])).run()
+    }
+
+    /// The script, in which `dind` is the command.
+    pub fn script(&self, script: &str) -> String {
+        format!("dind() {{ {:?} \"$@\"; }}\n{script}", Self::program())
+    }
+
+    /// `dind up`, with these options beside the image under test and the labels of a test.
+    #[track_caller]
+    pub fn up(&self, options: &[&str]) -> Host {
+        let name = engine::unique_name();
+        self.run(
+            ["up", &name]
+                .into_iter()
+                .chain(Self::options().iter().map(String::as_str))
+                .chain(options.iter().copied()),
+        )
+        .ok();
+        Host::new(name)
+    }
+
+    /// The options that every host of a test gets.
+    pub fn options() -> Vec<String> {
+        let mut options = vec!["--image".to_owned(), image().to_owned()];
+        options.extend(engine::labels());
+        options
+    }
+
+    /// A name that no other test uses.
+    pub fn name() -> String {
+        engine::unique_name()
+    }
+
+    /// Another program's call, with this home and in it.
+    pub fn dress(&self, call: Call) -> Call {
+        let call = ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "SHELL"]
+            .into_iter()
+            .fold(call, Call::env_remove);
+        self.environment()
+            .into_iter()
+            .fold(call, |call, (name, value)| call.env(name, value))
+            .folder(self.home())
+    }
+}
