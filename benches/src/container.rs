@@ -128,6 +128,11 @@ impl Container {
         engine::docker(&[&["exec", &*self.id], command].concat())
     }
 
+    /// The same for what takes long: at most so many seconds.
+    pub(crate) fn exec_within(&self, seconds: u32, command: &[&str]) -> Result<String> {
+        engine::docker_within(seconds, &[&["exec", &*self.id], command].concat())
+    }
+
     fn last_lines(&self) -> String {
         match engine::spawn(&["logs", "--tail", "10", &self.id]).map(Child::wait_with_output) {
             Ok(Ok(output)) => [output.stdout, output.stderr]

@@ -15,23 +15,32 @@ pub(crate) const IMAGE: &str = "dind-debian";
 /// The label of every container made here; its value is the pid of the run.
 const LABEL: &str = "dind.benches";
 
-/// How long one call of docker may take, in seconds.
-const DEADLINE: &str = "60";
+/// How long one call of docker may take, in seconds, where nothing else is said.
+const DEADLINE: u32 = 60;
 
 /// Held while a container is made, and for good once the run is interrupted.
 static CREATING: Mutex<()> = Mutex::new(());
 
 /// Calls docker, and gives what it printed without the last newline.
 pub(crate) fn docker(arguments: &[&str]) -> Result<String> {
-    let output = spawn(arguments)?.wait_with_output()?;
+    docker_within(DEADLINE, arguments)
+}
+
+/// The same for what may take longer than others: so many seconds.
+pub(crate) fn docker_within(seconds: u32, arguments: &[&str]) -> Result<String> {
+    let output = spawn_for(seconds, arguments)?.wait_with_output()?;
     printed(arguments, &output)
 }
 
 /// Starts a call of docker, to be ended by [`printed`].
 pub(crate) fn spawn(arguments: &[&str]) -> Result<Child> {
+    spawn_for(DEADLINE, arguments)
+}
+
+fn spawn_for(seconds: u32, arguments: &[&str]) -> Result<Child> {
     // timeout(1) also puts docker into a process group of its own: Ctrl-C is for us to see.
     let mut command = Command::new("timeout");
-    command.args([DEADLINE, "docker"]).args(arguments);
+    command.args([&seconds.to_string(), "docker"]).args(arguments);
     for variable in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"] {
         // The processes that are measured must be this machine's.
         command.env_remove(variable);
@@ -48,14 +57,19 @@ pub(crate) fn printed(arguments: &[&str], output: &Output) -> Result<String> {
     let call = arguments.first().copied().unwrap_or_default();
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
-        Some(124) => bail!("docker {call} was not done after {DEADLINE} s"),
+        Some(124) => bail!("docker {call} was not done in time"),
         _ => bail!("docker {call} failed: {}", said.trim_end()),
     }
 }
 
+/// What marks a container as ours.
+pub(crate) fn label() -> String {
+    format!("{LABEL}={}", std::process::id())
+}
+
 /// Makes a container, marked as ours; gives its id.
 pub(crate) fn create(arguments: &[&str]) -> Result<String> {
-    let label = format!("{LABEL}={}", std::process::id());
+    let label = label();
     let arguments: Vec<_> = ["create", "--label", &label].iter().chain(arguments).copied().collect();
     let creating = CREATING.lock();
     let id = docker(&arguments);

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use time::OffsetDateTime;
 
 use crate::container::{Container, Started};
+use crate::driving::{self, Driving};
 use crate::engine::{IMAGE, docker};
 use crate::kept;
 use crate::results::{Footprint, Idle, Machine, Results, Times};
@@ -46,6 +47,12 @@ pub(crate) fn everything(rounds: u32) -> Result<Results> {
             say(&format!("round {} of {rounds}: {}: {}", round + 1, way.name(), last(times)));
         }
     }
+    let mut driving = Driving::default();
+    for round in 0..rounds {
+        driving::once(round, &mut driving).with_context(|| format!("round {} of dind up", round + 1))?;
+        say(&format!("round {} of {rounds}: dind up and docker run", round + 1));
+    }
+    driving::lists(rounds, &mut driving)?;
     let mut work = kept::nothing();
     for round in 0..rounds {
         kept::once(round, &mut work).with_context(|| format!("round {} of syncs", round + 1))?;
@@ -59,6 +66,7 @@ pub(crate) fn everything(rounds: u32) -> Result<Results> {
         plain,
         idle,
         work,
+        driving,
     })
 }
 
@@ -104,7 +112,8 @@ fn idle() -> Result<(Idle, String)> {
     Ok((Idle { binary_bytes, seconds: WATCH, init: init_footprint, tini }, engine))
 }
 
-fn machine(load: f64, engine_in_image: String) -> Result<Machine> {
+/// Where it is measured.
+pub(crate) fn machine(load: f64, engine_in_image: String) -> Result<Machine> {
     let revision = r#"{{index .Config.Labels "org.opencontainers.image.revision"}}"#;
     Ok(Machine {
         cores: thread::available_parallelism()?.get(),
@@ -117,14 +126,15 @@ fn machine(load: f64, engine_in_image: String) -> Result<Machine> {
     })
 }
 
-fn load() -> Result<f64> {
+/// The load average over a minute.
+pub(crate) fn load() -> Result<f64> {
     let load = fs::read_to_string("/proc/loadavg")?;
     let load = load.split(' ').next().and_then(|load| load.parse().ok());
     load.context("cannot read /proc/loadavg")
 }
 
 /// To a tenth: no clock used here is better than that.
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
@@ -135,6 +145,6 @@ fn last(times: &Times) -> String {
 }
 
 /// Progress is for whoever waits: on stderr, so that stdout has the table alone.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     eprintln!("dind-benches: {line}");
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::driving::Driving;
 use crate::kept::Work;
-use crate::statistics::ratio;
+use crate::statistics::{Spread, ratio};
 
 /// Everything one run measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub(crate) struct Results {
     /// The same work with and without syncs; empty in samples of older versions.
     #[serde(default)]
     pub(crate) work: Vec<Work>,
+    /// The command `dind`, next to the docker command; empty in samples of older versions.
+    #[serde(default)]
+    pub(crate) driving: Driving,
 }
 
 /// Where it was measured.
@@ -105,6 +109,7 @@ impl Results {
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
         let (memory, binary) =
             (self.idle.init.private_kib as f64 * 1024.0 / MEGABYTE, self.idle.binary_bytes as f64 / MEGABYTE);
+        let added = Spread::of(&self.driving.added_ms).map(|added| added.median);
         let said = |ratio: Option<f64>| ratio.map_or("not measured".into(), |ratio| format!("{ratio:.3}"));
         let within = |ratio: Option<f64>, limit| ratio.is_some_and(|ratio| ratio <= limit);
         vec![
@@ -146,6 +151,11 @@ impl Results {
                 text: "syncs cost a load, pull or build at most 5 %",
                 measured: said(self.costliest()),
                 met: within(self.costliest(), 1.05),
+            },
+            Aim {
+                text: "dind up adds at most 50 ms",
+                measured: added.map_or("not measured".into(), |added| format!("{added:.0} ms")),
+                met: added.is_some_and(|added| added <= 50.0),
             },
         ]
     }
@@ -190,6 +200,13 @@ pub(crate) mod tests {
                 with_syncs_ms: vec![1020.0],
                 without_ms: vec![1000.0],
             }],
+            driving: Driving {
+                up_ms: vec![600.0],
+                docker_up_ms: vec![700.0],
+                added_ms: vec![40.0],
+                ls_ms: vec![30.0],
+                docker_ps_ms: vec![50.0],
+            },
         }
     }
 
@@ -202,7 +219,7 @@ pub(crate) mod tests {
     #[test]
     fn each_aim_is_met_or_missed_by_itself() {
         assert!(sample().aims().iter().all(|aim| aim.met), "{:?}", sample().aims());
-        let spoil: [fn(&mut Results); 7] = [
+        let spoil: [fn(&mut Results); 8] = [
             |results| results.bare.ready_ms = vec![700.0],
             |results| results.plain.ready_ms = vec![9000.0],
             |results| results.host.stop_ms = vec![102.0],
@@ -210,6 +227,7 @@ pub(crate) mod tests {
             |results| results.idle.binary_bytes = 3_000_000,
             |results| results.idle.init.wakes = 10,
             |results| results.work[0].with_syncs_ms = vec![1100.0],
+            |results| results.driving.added_ms = vec![51.0],
         ];
         for (index, spoil) in spoil.into_iter().enumerate() {
             let mut results = sample();

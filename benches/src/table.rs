@@ -35,6 +35,8 @@ pub(crate) fn draw(results: &Results) -> String {
     text.push('\n');
     work(&mut text, results);
     text.push('\n');
+    driving(&mut text, results);
+    text.push('\n');
     for aim in results.aims() {
         let met = if aim.met { "met" } else { "MISSED" };
         text.push_str(format!("{:<50}{:>14}   {met}", aim.text, aim.measured).trim_end());
@@ -88,6 +90,17 @@ fn work(text: &mut String, results: &Results) {
     }
 }
 
+fn driving(text: &mut String, results: &Results) {
+    let driving = &results.driving;
+    row(text, ["the command, ms", "dind", "docker", "ratio"]);
+    let of = |dind, docker| ratio(dind, docker).map_or("-".into(), |ratio| format!("{ratio:.3}"));
+    let (up, docker) = (&driving.up_ms, &driving.docker_up_ms);
+    row(text, ["a host, until it is ready", &spread(up), &spread(docker), &of(up, docker)]);
+    row(text, ["  of that, added by dind", &spread(&driving.added_ms), "", ""]);
+    let (ls, docker) = (&driving.ls_ms, &driving.docker_ps_ms);
+    row(text, ["a list of 50 hosts", &spread(ls), &spread(docker), &of(ls, docker)]);
+}
+
 fn row(text: &mut String, cells: [&str; 4]) {
     let [name, host, bare, plain] = cells;
     text.push_str(format!("{name:<28}{host:>20}{bare:>22}{plain:>24}").trim_end());
@@ -120,6 +133,8 @@ mod tests {
             "ready, first start 0.238 (1/4.2) 0.018 (1/56.1)",
             "stopped, idle 30 (25 - 31) 1012 (1010 - 1015) 1000 (1000 - 1000)",
             "private memory, KiB 1200 120",
+            "a host, until it is ready 600 (600 - 600) 700 (700 - 700) 0.857",
+            "of that, added by dind 40 (40 - 40)",
             "docker load 1020 (1020 - 1020) 1000 (1000 - 1000) 1.020",
             "ready in at most 0.4 of bare dockerd's time 0.238 met",
         ] {

@@ -4,7 +4,7 @@ use crate::engine::IMAGE;
 
 /// What every way gets, as in ./quickstart, where each has its reason. The health check is left out because it is
 /// dind-init's, and would disturb the others.
-const OPTIONS: &[&str] = &[
+pub(crate) const OPTIONS: &[&str] = &[
     "--cap-add=SYS_ADMIN",
     "--cap-add=NET_ADMIN",
     "--security-opt=seccomp=unconfined",
