@@ -37,6 +37,16 @@ fn what_was_acknowledged_survives_kills_of_a_host_that_is_not_pid_1() {
     assert!(tally.total().kept > 0, "{tally:?}");
 }
 
+/// The images of a store are there after each kill, and what was built, loaded and committed on their layers.
+#[test]
+fn a_sealed_appliance_survives_kills_and_power_cuts() {
+    let tally = kill::run(Way::Sealed, &settings(5), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    let tally = power::run(Way::Sealed, &settings(3), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
 /// What a sync has covered is there after a power cut, and nothing that is listed is damaged.
 #[test]
 fn what_was_synced_survives_power_cuts() {

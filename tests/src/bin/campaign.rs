@@ -25,7 +25,8 @@ struct Arguments {
     /// Images are at most this large, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=4096))]
     largest: u64,
-    /// Whose power is cut; can be given more than once, and is printed side by side [default: host]
+    /// Whose power is cut, or who is killed; can be given more than once, and is printed side by side
+    /// [default: host]
     #[arg(long, value_name = "WAY")]
     way: Vec<Whose>,
     /// Stops within this many seconds; can be given more than once [default: 3, 10 and 60]
@@ -52,6 +53,8 @@ enum Whose {
     Host,
     /// A host's that does not sync after acknowledgements: only its repair is left
     Unsynced,
+    /// That of a host of a sealed appliance
+    Sealed,
     /// Bare dockerd's
     Bare,
 }
@@ -61,6 +64,7 @@ impl From<Whose> for Way {
         match whose {
             Whose::Host => Self::Host,
             Whose::Unsynced => Self::HostUnsynced,
+            Whose::Sealed => Self::Sealed,
             Whose::Bare => Self::Bare,
         }
     }
@@ -97,11 +101,16 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
     let mut tallies = Vec::new();
     match arguments.campaign {
         Campaign::Kill => {
-            // One in five under another init, where the machine is not taken down with it.
-            let few = Settings { rounds: rounds / 5, ..settings };
-            let most = Settings { rounds: rounds - few.rounds, ..settings };
-            tallies.push(kill::run(Way::Host, &most, &mut progress)?);
-            tallies.push(kill::run(Way::HostUnderInit, &few, &mut progress)?);
+            for whose in &arguments.way {
+                tallies.push(kill::run((*whose).into(), &settings, &mut progress)?);
+            }
+            if arguments.way.is_empty() {
+                // One in five under another init, where the machine is not taken down with it.
+                let few = Settings { rounds: rounds / 5, ..settings };
+                let most = Settings { rounds: rounds - few.rounds, ..settings };
+                tallies.push(kill::run(Way::Host, &most, &mut progress)?);
+                tallies.push(kill::run(Way::HostUnderInit, &few, &mut progress)?);
+            }
         }
         Campaign::Power => {
             let ways = if arguments.way.is_empty() { &[Whose::Host] } else { arguments.way.as_slice() };

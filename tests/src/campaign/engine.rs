@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::command::{Call, Ended};
 use crate::engine;
-use crate::options::{RUN_OPTIONS, image};
+use crate::options::RUN_OPTIONS;
 
 /// An engine without a host: dockerd, with a containerd that it starts itself.
 const BARE: &str = "for cgroup in /sys/fs/cgroup/*; do mount -o remount,bind,rw $cgroup; done; exec dockerd";
@@ -30,6 +30,8 @@ pub enum Way {
     HostUnderInit,
     /// `dind-init` as PID 1, told not to sync after acknowledgements (`DIND_SYNC=off`): only its repair is left.
     HostUnsynced,
+    /// The same, of a sealed appliance: the images that it began with are in the store.
+    Sealed,
     /// dockerd, started by a script.
     Bare,
 }
@@ -42,9 +44,15 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Makes the container, with `data` (a volume or a folder) as its data root and these more options of dockerd and of
+    /// Makes the container of this image, with `data` (a volume or a folder) as its data root and these more options of dockerd and of
     /// `docker run`.
-    pub(super) fn create(way: Way, data: &str, dockerd: &[String], run: &[String]) -> Result<Self> {
+    pub(super) fn create(
+        way: Way,
+        image: &str,
+        data: &str,
+        dockerd: &[String],
+        run: &[String],
+    ) -> Result<Self> {
         engine::prepare();
         let engine = Self { name: engine::unique_name(), way };
         let create = Call::new("docker").args(["create", "--name", &engine.name]).args(engine::labels());
@@ -52,9 +60,9 @@ impl Engine {
         let options = dockerd.join(" ");
         let create = create.args(["-e", "LOCAL=true", "-e", &format!("DOCKER_OPTS={options}")]);
         let create = match way {
-            Way::Host => create.arg(image()),
-            Way::HostUnsynced => create.args(["-e", "DIND_SYNC=off"]).arg(image()),
-            Way::HostUnderInit => create.args(["--init", "--entrypoint", "sleep", image(), "infinity"]),
+            Way::Host | Way::Sealed => create.arg(image),
+            Way::HostUnsynced => create.args(["-e", "DIND_SYNC=off"]).arg(image),
+            Way::HostUnderInit => create.args(["--init", "--entrypoint", "sleep", image, "infinity"]),
             Way::Bare => {
                 let script = format!("{BARE} {options}");
                 // A host unmasks /proc by itself.
@@ -62,7 +70,7 @@ impl Engine {
                     "--no-healthcheck",
                     "--entrypoint",
                     "sh",
-                    image(),
+                    image,
                     "-c",
                     &script,
                 ])
@@ -102,7 +110,7 @@ impl Engine {
         let deadline = Instant::now() + Duration::from_secs(START);
         loop {
             let asked = match self.way {
-                Way::Host | Way::HostUnsynced | Way::HostUnderInit => {
+                Way::Host | Way::HostUnsynced | Way::HostUnderInit | Way::Sealed => {
                     self.exec(&[], &["dind-init", "wait", "--timeout", "30"])
                 }
                 Way::Bare => self.exec(&[], &["docker", "version"]),

@@ -9,8 +9,9 @@ use super::judge::{Due, judge, wait_for_containers};
 use super::ledger::Shared;
 use super::random::Random;
 use super::registry::Registry;
+use super::subject::Subject;
 use super::tally::Tally;
-use super::{Moment, Progress, Settings, Site, work};
+use super::{Moment, Progress, Settings, Site};
 use crate::volume::Volume;
 
 /// A kill in the middle of things comes within this many milliseconds.
@@ -82,12 +83,13 @@ impl Victim {
 pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let place = Place::new()?;
     let registry = Registry::start(place.path())?;
+    let mut random = Random::new(settings.seed);
     let mut campaign = Campaign {
-        way,
+        subject: Subject::new(way, settings.largest, place.path(), &mut random)?,
         registry,
         place: &place,
         largest: settings.largest,
-        random: Random::new(settings.seed),
+        random,
         tally: Tally::new("kills", way, settings.seed),
     };
     let mut world = None;
@@ -127,7 +129,7 @@ struct World {
 }
 
 struct Campaign<'a> {
-    way: Way,
+    subject: Subject,
     registry: Registry,
     place: &'a Place,
     largest: u64,
@@ -146,7 +148,7 @@ impl Campaign<'_> {
                 self.begin()?
             }
         };
-        let victim = Victim::choose(self.way, &mut self.random);
+        let victim = Victim::choose(self.subject.way, &mut self.random);
         let moment = Moment::choose(&mut self.random, AT_WORK, AFTER);
         let events = Events::default();
         let (registry, largest, scratch) = (&self.registry, self.largest, self.place.path());
@@ -186,7 +188,7 @@ impl Campaign<'_> {
         }
         self.tally.rounds += 1;
         // Under another init `docker stop` ends that, and not the host.
-        let is_ours = self.way != Way::HostUnderInit;
+        let is_ours = self.subject.way != Way::HostUnderInit;
         if whole && is_ours && self.tally.unclean_ms.len().is_multiple_of(COMPARED) {
             self.compare(&engine)?;
         }
@@ -206,7 +208,7 @@ impl Campaign<'_> {
         let engine = self.engine(&volume)?;
         engine.start().context("on an empty volume")?;
         let ledger = Shared::default();
-        work::prepare(&engine, &ledger)?;
+        self.subject.prepare(&engine, &ledger)?;
         Ok(World { engine, ledger, kills: 0, volume })
     }
 
@@ -226,7 +228,7 @@ impl Campaign<'_> {
 
     fn engine(&self, volume: &Volume) -> Result<Engine> {
         let options = [format!("--insecure-registry {}", self.registry.address())];
-        Engine::create(self.way, volume.name(), &options, &[])
+        self.subject.engine(volume.name(), &options)
     }
 }
 

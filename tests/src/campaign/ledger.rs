@@ -25,6 +25,8 @@ pub enum Kind {
     /// An image, by `docker build` with BuildKit.
     #[serde(rename = "buildkit")]
     BuildKit,
+    /// An image, which was in the store of a sealed appliance.
+    Sealed,
     /// A second name of an image.
     Tag,
     /// A volume.
@@ -45,6 +47,7 @@ impl Kind {
             Kind::Commit => "commit",
             Kind::Classic => "classic build",
             Kind::BuildKit => "BuildKit build",
+            Kind::Sealed => "sealed",
             Kind::Tag => "tag",
             Kind::Volume => "volume",
             Kind::Content => "volume's content",

@@ -21,6 +21,7 @@ pub mod power;
 mod random;
 mod registry;
 pub mod stop;
+mod subject;
 mod table;
 mod tally;
 mod work;

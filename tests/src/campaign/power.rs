@@ -12,8 +12,9 @@ use super::judge::{Due, differences, judge};
 use super::ledger::{Kind, Shared};
 use super::random::Random;
 use super::registry::Registry;
+use super::subject::Subject;
 use super::tally::Tally;
-use super::{Moment, Progress, Settings, Site, work};
+use super::{Moment, Progress, Settings, Site};
 
 /// A disk lives through this many cuts, if nothing goes wrong with it.
 const CUTS: usize = 5;
@@ -40,8 +41,9 @@ struct Machine {
 pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let place = Place::new()?;
     let registry = Registry::start(place.path())?;
-    let mut setting = Setting { way, place: &place, registry, largest: settings.largest };
     let mut random = Random::new(settings.seed);
+    let subject = Subject::new(way, settings.largest, place.path(), &mut random)?;
+    let mut setting = Setting { subject, place: &place, registry, largest: settings.largest };
     let mut tally = Tally::new("power cuts", way, settings.seed);
     let mut machine = None;
     for number in 1..=settings.rounds {
@@ -83,7 +85,7 @@ impl Machine {
 
 /// What stays the same from round to round.
 struct Setting<'a> {
-    way: Way,
+    subject: Subject,
     place: &'a Place,
     registry: Registry,
     largest: u64,
@@ -150,7 +152,7 @@ impl Setting<'_> {
         let engine = self.engine(disk.path())?;
         engine.start().context("on an empty disk")?;
         let ledger = Shared::default();
-        work::prepare(&engine, &ledger)?;
+        self.subject.prepare(&engine, &ledger)?;
         disk.sync()?;
         let events = Events::follow(&engine)?;
         Ok(Machine { engine, events, ledger, cuts: 0, disk })
@@ -169,7 +171,7 @@ impl Setting<'_> {
 
     fn engine(&self, data: &Path) -> Result<Engine> {
         let options = [format!("--insecure-registry {}", self.registry.address())];
-        Engine::create(self.way, &data.to_string_lossy(), &options, &[])
+        self.subject.engine(&data.to_string_lossy(), &options)
     }
 
     fn site<'b>(&'b self, engine: &'b Engine, ledger: &'b Shared) -> Site<'b> {

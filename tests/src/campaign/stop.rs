@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::engine::{Engine, Way, expect};
-use super::ledger::Shared;
 use super::random::Random;
+use super::subject::import;
 use super::tally::Tally;
-use super::{Progress, Settings, work};
+use super::work::BASE;
+use super::{Progress, Settings};
 use crate::nested::{POLITE, STUBBORN};
+use crate::options::image;
 use crate::volume::Volume;
 
 /// What dockerd says when it has shut down by itself.
@@ -140,9 +142,9 @@ fn stops(
 ) -> Result<()> {
     let volume = Volume::new();
     let environment = ["-e".into(), format!("DIND_STOP_TIMEOUT={budget}")];
-    let engine = Engine::create(way, volume.name(), &[], &environment)?;
+    let engine = Engine::create(way, image(), volume.name(), &[], &environment)?;
     engine.start()?;
-    work::prepare(&engine, &Shared::default())?;
+    import(&engine)?;
     while !cells.is_empty() {
         let cell = cells.swap_remove(usize::try_from(random.between(0, cells.len() as u64 - 1))?);
         let notes = tally.notes.len();
@@ -162,7 +164,7 @@ fn stop(engine: &Engine, cell: &Cell, tally: &mut Tally) -> Result<Duration> {
         let (name, mount) = (format!("c{number}"), format!("v{number}:/v"));
         let run =
             ["run", "-d", "--name", &name, "-v", &mount].into_iter().chain(habit.options().iter().copied());
-        let run: Vec<&str> = run.chain([work::BASE, "sh", "-c", habit.script()]).collect();
+        let run: Vec<&str> = run.chain([BASE, "sh", "-c", habit.script()]).collect();
         engine.ask(&run)?;
         names.push(name);
     }

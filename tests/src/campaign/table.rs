@@ -12,6 +12,7 @@ impl Way {
             Way::Host => "host",
             Way::HostUnderInit => "host under init",
             Way::HostUnsynced => "host, DIND_SYNC=off",
+            Way::Sealed => "sealed appliance",
             Way::Bare => "bare dockerd",
         }
     }

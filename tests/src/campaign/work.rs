@@ -11,7 +11,6 @@ use super::ledger::{Kind, Shared, Thing};
 use super::packing;
 use super::random::Random;
 use super::registry::Registry;
-use crate::image;
 
 /// The name of the image that everything is built on.
 pub(super) const BASE: &str = "busybox:base";
@@ -33,18 +32,6 @@ pub(super) struct Worker<'a> {
     pub(super) scratch: &'a Path,
     /// How large an image may be, in bytes.
     pub(super) largest: u64,
-}
-
-/// Brings the base into an engine.
-pub(super) fn prepare(engine: &Engine, ledger: &Shared) -> Result<()> {
-    let label = format!("LABEL {LABEL}=base");
-    let import = ["docker", "import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]", "-c", &label, "-", BASE];
-    expect(engine.exec(&["-i"], &import).stdin(image::busybox()))?;
-    let payload = Arc::new(Payload::base());
-    let mut ledger = ledger.lock();
-    ledger.payloads.insert(payload.id.clone(), Arc::clone(&payload));
-    ledger.acknowledge(Kind::Import, BASE, Thing::Image(payload), &[]);
-    Ok(())
 }
 
 impl Worker<'_> {
