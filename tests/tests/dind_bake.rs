@@ -191,7 +191,39 @@ fn ctrl_c_in_the_middle_leaves_nothing_but_the_cache() {
     drop(baking.bake(&[]));
 }
 
-/// A bake that was killed keeps nobody out, and of two at a time one waits.
+/// Whichever of the two disks of a bake is full, it says so and what to remove.
+#[test]
+fn a_full_disk_ends_it_with_what_to_do() {
+    let web = local_image("RUN head -c 30000000 /dev/urandom >/random");
+    // The engine's, and that of the store.
+    for (engine, store, cause) in [("20m", "200m", "cannot be copied"), ("200m", "20m", "cannot be sealed")] {
+        let baking = Baking::new();
+        baking.write("docker-compose.yml", format!("services:\n  web:\n    image: {}\n", web.name()));
+        for (volume, size) in
+            [(baking.cache().to_owned(), engine), (format!("{}-store", baking.cache()), store)]
+        {
+            let size = format!("o=size={size}");
+            docker([
+                "volume",
+                "create",
+                "-d",
+                "local",
+                "-o",
+                "type=tmpfs",
+                "-o",
+                "device=tmpfs",
+                "-o",
+                &size,
+                &volume,
+            ])
+            .ok();
+        }
+        let said = baking.fails(&[]);
+        said.exits(1).says(&[web.name(), cause, "o space left on device", "help: make room "]);
+    }
+}
+
+/// Of two bakes at a time one waits for the other.
 #[test]
 fn two_at_a_time_take_turns() {
     let web = local_image("");

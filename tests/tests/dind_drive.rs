@@ -192,9 +192,10 @@ fn a_terminal_inside_is_a_terminal() {
     terminal.types("exit 4\n");
     assert_eq!(terminal.ends(), 4);
     words.pop();
-    words.push("cat".to_owned());
+    words.extend(["sh", "-c", "echo ready; exec cat"].map(str::to_owned));
     let mut terminal = Terminal::start("env", &words);
-    terminal.types_until("ready\n", "ready");
+    // Before there is something of the program to be seen, the keys are those of the terminal outside.
+    terminal.shows("ready");
     terminal.types("\x10\x11");
     assert_eq!(terminal.ends(), 0, "{}", terminal.screen());
     assert!(!terminal.screen().contains("dind:"), "{}", terminal.screen());

@@ -44,7 +44,7 @@ pub(crate) async fn archives(
         let lines = baker.load(stream).await.map_err(|cause| {
             Failure::new(
                 format!("the archive {name} cannot be loaded: {}", in_words(&cause)),
-                "make it with docker save, or as an OCI archive that this engine reads: skopeo copy … docker-archive:FILE:NAME",
+                room_or(&cause, "make it with docker save, or as an OCI archive that this engine reads: skopeo copy … docker-archive:FILE:NAME"),
             )
         })?;
         progress.end();
@@ -99,15 +99,22 @@ pub(crate) async fn get(
             "the registry has no image with this digest any more: look which it has, and change the digest in the Compose file".to_owned()
         } else if cause.contains("http: server gave HTTP response to HTTPS client") || cause.contains("x509") {
             format!("tell the host that bakes of this registry: -e DIND_INSECURE_REGISTRIES={registry}, or -e DIND_CA_CERTIFICATES")
-        } else if cause.contains("no space left") {
-            "make room where the endpoint keeps its volumes: docker system df".to_owned()
         } else {
-            format!("look at its name; have it on {} (docker pull, docker build), or name an archive of it: --image-archive FILE", outside.address)
+            room_or(&cause, &format!("look at its name; have it on {} (docker pull, docker build), or name an archive of it: --image-archive FILE", outside.address))
         };
         Failure::unavailable(format!("the image {} cannot be pulled: {cause}", name.wanted), help)
     })?;
     progress.end();
     Ok(())
+}
+
+/// What to do about a disk that is full, or else `other`.
+fn room_or(cause: &str, other: &str) -> String {
+    if cause.contains("no space left") {
+        "make room where the endpoint keeps its volumes: docker system df shows what takes it, docker volume rm dind-bake dind-bake-store what earlier bakes left".to_owned()
+    } else {
+        other.to_owned()
+    }
 }
 
 /// Copies an image from the endpoint's own engine.
@@ -129,11 +136,7 @@ async fn copy(outside: &Endpoint, baker: &Baker<'_>, name: &Name, progress: &Pro
         }
     };
     loaded.map_err(|cause| {
-        let help = if cause.contains("no space left") {
-            "make room where the endpoint keeps its volumes: docker system df"
-        } else {
-            "look whether it can be saved: docker save"
-        };
+        let help = room_or(&cause, "look whether it can be saved: docker save");
         Failure::new(format!("the image {} cannot be copied: {cause}", name.wanted), help)
     })?;
     progress.end();
@@ -211,12 +214,10 @@ pub(crate) async fn build(
     }
     last.extend(answer.stdout.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
     let from = last.len().saturating_sub(20);
-    let full = answer.stdout.contains("no space left");
-    let help = if full {
-        "make room where the endpoint keeps its volumes: docker system df"
-    } else {
-        "its last lines say why; images that a build begins with come from the endpoint's engine or a registry"
-    };
+    let help = room_or(
+        &answer.stdout,
+        "its last lines say why; images that a build begins with come from the endpoint's engine or a registry",
+    );
     Err(Failure::new("the application's images cannot be built", help).with_details(last.split_off(from)))
 }
 

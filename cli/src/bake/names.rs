@@ -1,5 +1,6 @@
 //! Names of images as the engine keeps them (the distribution project's reference package).
 
+use crate::failure::{Failure, Result};
 use crate::hash;
 
 /// How an image is named in a Compose file, and how an appliance calls it.
@@ -48,9 +49,41 @@ pub(crate) fn untagged(name: &str) -> &str {
     }
 }
 
+/// Checks a name for an image that is to be made.
+///
+/// # Errors
+/// No image can be called so.
+pub(crate) fn check_tag(tag: &str) -> Result<()> {
+    let name = Name::parse(tag);
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
+    let (repository, version) = name.sealed.split_at(untagged(&name.sealed).len());
+    let good_version = version.chars().skip(1).all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if name.digest.is_none()
+        && repository.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && repository.chars().all(allowed)
+        && good_version
+    {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        format!("{tag:?} cannot be the name of an image"),
+        "give a name in lower case, with a tag: -t shop:1.4",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_an_image_can_have() {
+        for good in ["shop", "shop:1.4", "h:5000/a/shop:V1", "a.b/c_d"] {
+            assert!(check_tag(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Shop", "shop:a b", "shop@sha256:0", "sh op"] {
+            assert!(check_tag(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_those_of_the_engine() {

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::bake::appliance::{self, Plan, Sealed};
 use crate::bake::baker::{self, Baker, TARGET};
+use crate::bake::names::{self, Name};
 use crate::bake::project::{self, FOLDER, Project};
-use crate::bake::{images, names::Name, pipe};
+use crate::bake::{images, pipe};
 use crate::endpoint::{self, Endpoint, Kind};
 use crate::failure::{Failure, Result};
 use crate::launch;
@@ -60,7 +61,7 @@ pub(crate) struct Bake {
 /// Does it.
 pub(crate) async fn run(context: &Context, bake: Bake) -> Result<()> {
     let (file, folder) = find(&bake.file)?;
-    check_tag(&bake.tag)?;
+    names::check_tag(&bake.tag)?;
     let progress = context.progress(bake.quiet);
     let mut interrupt = Interrupt::listen()?;
     let nothing = "nothing was made";
@@ -146,24 +147,6 @@ fn find(file: &Path) -> Result<(PathBuf, PathBuf)> {
         ));
     }
     Ok((PathBuf::from(path.file_name().unwrap_or_default()), folder))
-}
-
-fn check_tag(tag: &str) -> Result<()> {
-    let name = Name::parse(tag);
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
-    let (repository, version) = name.sealed.split_at(crate::bake::names::untagged(&name.sealed).len());
-    let good_version = version.chars().skip(1).all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if name.digest.is_none()
-        && repository.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && repository.chars().all(allowed)
-        && good_version
-    {
-        return Ok(());
-    }
-    Err(Failure::usage(
-        format!("{tag:?} cannot be the name of an image"),
-        "give a name in lower case, with a tag: -t shop:1.4",
-    ))
 }
 
 /// The platform of the appliance: that of the image that it is made on.
@@ -445,16 +428,6 @@ fn failed(said: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_images() {
-        for good in ["shop", "shop:1.4", "h:5000/a/shop:V1", "a.b/c_d"] {
-            assert!(check_tag(good).is_ok(), "{good}");
-        }
-        for bad in ["", "Shop", "shop:a b", "shop@sha256:0", "sh op"] {
-            assert!(check_tag(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn what_dind_init_says_is_passed_on() {

@@ -10,6 +10,7 @@ use clap::Args;
 use dind_contract::labels;
 
 use crate::assets::{self, Flavour};
+use crate::bake::names::check_tag;
 use crate::build::bootstrap;
 use crate::build::context::{File, archive};
 use crate::build::stream::{self, Build as Stream};
@@ -65,6 +66,9 @@ pub(crate) async fn run(context: &Context, build: Build) -> Result<()> {
             "this dind was built without dind-init, so it has nothing to put into an image",
             "use the one that ./quickstart --build makes, or build it with DIND_INIT=FILE set to a static dind-init",
         ));
+    }
+    if let Some(tag) = &build.tag {
+        check_tag(tag)?;
     }
     let progress = context.progress(build.quiet);
     let mut interrupt = Interrupt::listen()?;

@@ -246,9 +246,13 @@ fn file_system(source: &Source, list: &Path, to: &Path) -> Result<(), Failure> {
     });
     let said =
         output.as_ref().map(|it| String::from_utf8_lossy(&it.stderr).trim().to_owned()).unwrap_or_default();
-    let failed = |what: String| {
-        let full = format!("{what} {said}").contains("No space left");
-        let help = if full {
+    let failed = |mut what: String| {
+        // After a write that fails for that, mkfs.erofs may go on, and in the end find fault with its input.
+        let full = is_full(to);
+        if full && !what.contains("No space left") {
+            what = format!("No space left on device ({what})");
+        }
+        let help = if full || format!("{what} {said}").contains("No space left") {
             ROOM
         } else {
             "bake again with --no-cache; if that does not help, report this with the line above"
@@ -400,6 +404,11 @@ pub(super) fn content(path: &Path) -> io::Result<Content> {
 
 /// What to do where the disk is full.
 const ROOM: &str = "make room on the disk of the endpoint's engine: docker system df shows what takes it, docker volume rm dind-bake dind-bake-store what earlier bakes left";
+
+/// Whether the disk of this file has no room for another of its blocks.
+fn is_full(file: &Path) -> bool {
+    nix::sys::statvfs::statvfs(file).is_ok_and(|disk| disk.blocks_free() == 0)
+}
 
 fn full(path: &Path, e: &io::Error) -> Failure {
     let help = if e.raw_os_error() == Some(libc::ENOSPC) {
