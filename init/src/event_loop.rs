@@ -4,9 +4,6 @@
 //! until its execve(2), and ending strays a walk through /proc; neither waits for anybody.)
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::appliance::{self, Report};
 use crate::ask::WARN_DAYS;
+use crate::changes::Changes;
 use crate::command::{Command, Foreground};
 use crate::ground::{DataRoot, Steps};
 use crate::http::{Asked, Heard, Question, Watch};
@@ -50,6 +48,8 @@ struct Running {
     ready: bool,
     /// The last line that was no event: what a daemon that gives up says, gives up for.
     said: Option<String>,
+    /// Whether it has said what it refuses: plain text that follows is how to use it, by the page.
+    refused: bool,
 }
 
 /// What was prepared for the loop.
@@ -57,6 +57,8 @@ pub(crate) struct Prepared {
     pub(crate) settings: Settings,
     /// Each with the file of its program.
     pub(crate) services: Vec<(Service, PathBuf)>,
+    /// The file whose changes tell of new images, too, where there is one.
+    pub(crate) image_names: Option<PathBuf>,
     pub(crate) data_root: DataRoot,
     /// Where the engine keeps its data, in the data root or the same.
     pub(crate) engine_root: PathBuf,
@@ -111,6 +113,8 @@ struct Host<'log> {
     asked: Option<(usize, Asked)>,
     /// What the engine acknowledges.
     watch: Option<Watch>,
+    /// What changes among its images.
+    changes: Option<Changes>,
     /// The process that syncs the data root while the engine runs.
     sync: Option<Syncing>,
     /// When the last sync that came to its end had begun.
@@ -145,6 +149,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
             pid: None,
             output: None,
             tail: VecDeque::new(),
+            refused: false,
             spoke: false,
             ready: false,
             said: None,
@@ -159,6 +164,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
         told: (Phase::Starting, Vec::new(), None, None),
         asked: None,
         watch: None,
+        changes: None,
         sync: None,
         last_sync: None,
         foreground: None,
@@ -204,6 +210,7 @@ impl Host<'_> {
         fds.extend(heard.filter_map(|running| running.output.as_ref()?.fd()).map(input));
         fds.extend(self.asked.as_ref().map(|(_, asked)| input(asked.fd())));
         fds.extend(self.watch.as_ref().map(|watch| input(watch.fd())));
+        fds.extend(self.changes.as_ref().map(|changes| input(changes.fd())));
         fds.extend(self.log.waits_for().map(|fd| PollFd::new(fd, PollFlags::POLLOUT)));
         // Whatever it says (EINTR, or ENOMEM on a machine in need), looking at everything is right.
         let _ = poll(&mut fds, timeout);
@@ -237,6 +244,9 @@ impl Host<'_> {
                 self.watch = None;
                 events.push(Event::WatchEnded);
             }
+        }
+        if self.changes.as_ref().is_some_and(Changes::heard) {
+            events.push(Event::ImagesChanged);
         }
         while let Ok(Some(signal)) = self.prepared.signals.read_signal() {
             events.push(Event::Signalled { number: signal.ssi_signo });
@@ -297,7 +307,7 @@ impl Host<'_> {
         let running = self.running.get_mut(service)?;
         running.pid = None;
         // At once: whoever tries a socket that refuses waits longer before the next try than for one that is not there.
-        remove_leftovers(&running.service);
+        running.service.remove_leftovers();
         Some(Event::Exited { service, end, spoke: running.spoke, last: running.said.take() })
     }
 
@@ -371,10 +381,13 @@ impl Host<'_> {
                 }
                 return Some(Event::StraysLeft { count: strays.len() });
             }
-            Action::Watch => match Watch::engine(Path::new(paths::DOCKER_SOCKET)) {
-                Ok(watch) => self.watch = Some(watch),
-                Err(_) => return Some(Event::WatchEnded),
-            },
+            Action::Watch => {
+                self.changes = self.prepared.image_names.as_deref().and_then(|file| Changes::of(file).ok());
+                match Watch::engine(Path::new(paths::DOCKER_SOCKET)) {
+                    Ok(watch) => self.watch = Some(watch),
+                    Err(_) => return Some(Event::WatchEnded),
+                }
+            }
             Action::Sync => return self.sync(),
             Action::Flush { clean } => return self.flush(clean),
             Action::AbandonFlush => {
@@ -402,13 +415,7 @@ impl Host<'_> {
 
     fn spawn(&mut self, service: usize) -> Event {
         let Some(running) = self.running.get_mut(service) else { return Event::Tick };
-        let mut environment = running.service.environment.clone();
-        environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
-        remove_leftovers(&running.service);
-        let started = write_config(running.service.config.as_ref()).and_then(|()| {
-            process::start(running.program.as_os_str(), &running.service.arguments, &environment)
-        });
-        match started {
+        match running.service.start(&running.program) {
             Ok(started) => {
                 running.pid = Some(started.pid);
                 running.output = Some(Lines::new(started.output));
@@ -416,6 +423,7 @@ impl Host<'_> {
                 running.ready = false;
                 running.said = None;
                 running.tail.clear();
+                running.refused = false;
                 Event::Spawned { service, pid: started.pid }
             }
             Err(e) => Event::SpawnFailed { service, why: e.to_string() },
@@ -547,9 +555,13 @@ impl Host<'_> {
                     running.spoke = true;
                     running.said = Some(line.clone());
                 }
-                // Old daemons wrap what they refuse: "Status: …" and "See 'dockerd --help'., Code: 125".
-                None if line.starts_with("See '") => {}
-                None => running.said = Some(line.strip_prefix("Status: ").unwrap_or(&line).to_owned()),
+                // Some daemons wrap what they refuse: "Status: …", "See 'dockerd --help'.", how to use it, and ", Code: 125".
+                None if line.starts_with("Status: ") => {
+                    running.said = line.strip_prefix("Status: ").map(str::to_owned);
+                    running.refused = true;
+                }
+                None if running.refused => {}
+                None => running.said = Some(line.clone()),
             }
             if level.is_some() && running.service.last_words == Some(message.as_str()) {
                 events.push(Event::Finished { service });
@@ -563,6 +575,9 @@ impl Host<'_> {
                 running.said = None;
             }
             self.log.line(level.unwrap_or(Level::Info), running.service.rules.name, &message);
+            if running.refused && level.is_none() && !message.starts_with("Status: ") {
+                continue;
+            }
             if running.tail.len() >= TAIL {
                 running.tail.pop_front();
             }
@@ -624,25 +639,5 @@ fn unix(signal: Signal) -> Unix {
         Signal::Reload => Unix::SIGHUP,
         Signal::Terminate => Unix::SIGTERM,
         Signal::Kill => Unix::SIGKILL,
-    }
-}
-
-fn remove_leftovers(service: &Service) {
-    for file in &service.leftovers {
-        let _ = fs::remove_file(file);
-    }
-}
-
-fn write_config(config: Option<&Config>) -> io::Result<()> {
-    match config {
-        None => Ok(()),
-        Some(Config::Text(path, text)) => {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            fs::write(path, text)
-        }
-        Some(Config::Folder(folder)) => fs::DirBuilder::new().recursive(true).mode(0o755).create(folder),
-        Some(Config::Engine(config)) => config.write(),
     }
 }

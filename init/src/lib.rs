@@ -14,6 +14,7 @@
 mod appliance;
 mod arguments;
 mod ask;
+mod changes;
 mod command;
 mod copy;
 mod doctor;
@@ -113,8 +114,7 @@ pub fn main() -> ExitCode {
         }
         Ok(Job::Application(duty)) => appliance::run(&duty),
         Ok(Job::Store { data_root, engine_root, linked }) => {
-            let answer = store::prepare(&data_root, &engine_root, linked);
-            ask::print(&serde_json::to_string(&answer).unwrap_or_default());
+            ask::print(&store::print(&data_root, &engine_root, linked));
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::LoadStore { data_root }) => store::load(&data_root),

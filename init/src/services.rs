@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +16,7 @@ use crate::appliance::{Duty, Project};
 use crate::engine_config::EngineConfig;
 use crate::ground::Ground;
 use crate::options::tcp_port;
-use crate::process;
+use crate::process::{self, Started};
 use crate::settings::{Listen, Settings};
 use crate::shutdown::Schedule;
 use crate::sshd;
@@ -50,6 +53,27 @@ pub(crate) struct Service {
     pub(crate) config: Option<Config>,
 }
 
+impl Service {
+    /// Starts its process, with nothing in the way that a killed one has left behind.
+    ///
+    /// # Errors
+    /// Its configuration cannot be written, or what fork(2) or execve(2) said.
+    pub(crate) fn start(&self, program: &Path) -> io::Result<Started> {
+        let mut environment = self.environment.clone();
+        environment.insert("NOTIFY_SOCKET".to_owned(), paths::NOTIFY_SOCKET.into());
+        self.remove_leftovers();
+        self.config.as_ref().map_or(Ok(()), Config::write)?;
+        process::start(program.as_os_str(), &self.arguments, &environment)
+    }
+
+    /// Removes what a killed one has left behind.
+    pub(crate) fn remove_leftovers(&self) {
+        for file in &self.leftovers {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
 /// A service's configuration file.
 #[derive(Debug, Clone)]
 pub(crate) enum Config {
@@ -59,6 +83,21 @@ pub(crate) enum Config {
     Text(PathBuf, String),
     /// dockerd's: the user's, and what was decided.
     Engine(EngineConfig),
+}
+
+impl Config {
+    fn write(&self) -> io::Result<()> {
+        match self {
+            Self::Text(path, text) => {
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder)?;
+                }
+                fs::write(path, text)
+            }
+            Self::Folder(folder) => fs::DirBuilder::new().recursive(true).mode(0o755).create(folder),
+            Self::Engine(config) => config.write(),
+        }
+    }
 }
 
 /// The programs of the services, in the order of [`all`]; they are found on `PATH`.
@@ -210,27 +249,37 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
         ready_words: None,
         last_words: None,
-        config: Some(Config::Text(config, containerd_config(&ground.engine_root, socket))),
+        config: Some(Config::Text(config, containerd_config(settings, ground))),
     }
 }
 
 /// What dockerd would write for its own containerd (moby, `libcontainerd/supervisor`), less the plugins for which dockerd
 /// has no use: each costs time at the start.
-fn containerd_config(data_root: &Path, socket: &str) -> String {
+fn containerd_config(settings: &Settings, ground: &Ground) -> String {
     let toml = |text: &str| serde_json::Value::from(text).to_string();
-    let disabled = ["aufs", "blockfile", "btrfs", "devmapper", "zfs"]
-        .map(|name| format!("io.containerd.snapshotter.v1.{name}"))
+    // Where overlay does not work, these take the whole of containerd 2 down with them.
+    let no_overlay = ground.arguments().any(|word| ["fuse-overlayfs", "vfs"].contains(&word));
+    let disabled = ["aufs", "blockfile", "btrfs", "devmapper", "erofs", "zfs"]
         .into_iter()
+        .chain(no_overlay.then_some("overlayfs"))
+        .map(|name| format!("io.containerd.snapshotter.v1.{name}"))
         .chain(["io.containerd.grpc.v1.cri".to_owned(), "io.containerd.tracing.processor.v1.otlp".to_owned()])
         .map(|name| toml(&name))
         .collect::<Vec<_>>()
         .join(", ");
+    // A layer that it calls unpacked is on the disk: its records would be believed after a power cut. From containerd 2 on, and of
+    // use for its own image store only.
+    let durably = format!(
+        "[plugins.{}]\n  sync_fs = {}\n",
+        toml("io.containerd.service.v1.diff-service"),
+        settings.sync
+    );
     format!(
         "version = 2\nroot = {}\nstate = {}\noom_score = 0\ndisabled_plugins = [{disabled}]\n\n\
-         [grpc]\n  address = {}\n\n[debug]\n  level = \"warn\"\n",
-        toml(&data_root.join("containerd/daemon").to_string_lossy()),
+         [grpc]\n  address = {}\n\n[debug]\n  level = \"warn\"\n\n{durably}",
+        toml(&ground.engine_root.join("containerd/daemon").to_string_lossy()),
         toml(&format!("{CONTAINERD_STATE}/daemon")),
-        toml(socket),
+        toml(CONTAINERD_SOCKET),
     )
 }
 

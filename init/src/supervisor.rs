@@ -287,6 +287,7 @@ impl Supervisor {
                 }
             }
             Event::Acknowledged => self.syncs.acknowledged(now),
+            Event::ImagesChanged => self.syncs.changed(now),
             Event::WatchEnded => self.syncs.deaf(now, actions),
             Event::Synced { trouble } => self.syncs.synced(now, trouble, actions),
             Event::Exited { service, end, spoke, last } => {

@@ -115,7 +115,8 @@ pub(crate) fn finish(data_root: &Path, engine_root: &Path, clean: bool) -> Resul
 }
 
 /// Folders of an engine that may be on a file system of their own.
-const FOLDERS: [&str; 6] = ["overlay2", "fuse-overlayfs", "vfs", "image", "volumes", "containers"];
+const FOLDERS: [&str; 7] =
+    ["overlay2", "fuse-overlayfs", "vfs", "image", "volumes", "containers", "containerd"];
 
 /// How many layers are doubted.
 fn to_disk(data_root: &Path, engine_root: &Path, suffix: &str) -> Result<usize, Failure> {

@@ -1,6 +1,6 @@
 //! What an engine does in one way or another, by its version or its options: docs/engines.md has the table.
 
-use dind_tests::{Call, Host, POLITE};
+use dind_tests::{Call, Host, POLITE, until};
 use serde_json::Value;
 
 /// What later engines do unless told otherwise.
@@ -18,6 +18,12 @@ fn containerds_image_store_serves_and_survives_a_kill() {
         let build = ["exec", "-i", "-e", &setting, host.name(), "docker", "build", "-t", &tag, "-"];
         Call::new("docker").args(build).stdin(dockerfile).run().ok();
     }
+    // Some releases tell nobody of what BuildKit has built there, and it is brought to the disk all the same.
+    let before = host.status()["last_sync"].clone();
+    host.build("unheard-of", "FROM busybox\nRUN echo kept >/kept\n");
+    until("a sync after the build", 20, || {
+        (host.status()["last_sync"].as_str() > before.as_str()).then_some(())
+    });
     host.run_nested("worker", &["--restart", "always"], POLITE);
     host.signal("KILL");
     host.ends();

@@ -264,6 +264,13 @@ pub(super) fn is_overlay2(settings: &Settings, probe: &Probe) -> bool {
         && (driver == "overlay2" || arguments.iter().any(|word| word == "overlay2"))
 }
 
+/// Where containerd keeps the names of its images, in the engine's data, where dockerd's options choose its image store: of some builds
+/// an engine tells nobody, and this file alone shows that they are done.
+pub(super) fn image_names(settings: &Settings, engine_root: &Path) -> Option<PathBuf> {
+    let file = "containerd/daemon/io.containerd.metadata.v1.bolt/meta.db";
+    snapshotter(&settings.daemon).then(|| engine_root.join(file))
+}
+
 /// Where the engine keeps its data if the data root `root` has a disk.
 pub(super) fn on_disk(root: &Path) -> PathBuf {
     root.join(DISK)

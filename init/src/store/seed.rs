@@ -6,6 +6,7 @@
 //! store, or for another engine, the links lead nowhere, and nothing can be run on them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::symlink;
@@ -42,6 +43,19 @@ impl Links {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
+    /// Those of a data root with nothing but this store's images.
+    fn to(store: &Store) -> Self {
+        Self {
+            store: store.digest.clone(),
+            images: store.manifest.images.clone(),
+            layers: store.manifest.images.iter().flat_map(|image| chains(&image.layers)).collect(),
+        }
+    }
+
+    fn save(&self, file: &Path) -> Result<(), String> {
+        write_durably(file, &serde_json::to_vec(self).unwrap_or_default()).map_err(at(file))
+    }
+
     /// Those that are links still: the user may have removed their images.
     pub(super) fn left(&self, engine_root: &Path) -> BTreeSet<String> {
         let is_link = |chain: &&String| files(engine_root, chain).read_link().is_ok();
@@ -60,19 +74,26 @@ fn files(engine_root: &Path, cache_id: &str) -> PathBuf {
     engine_root.join(DRIVER).join(cache_id).join("diff")
 }
 
+/// Takes note in a data root that has none, before the first link is made, that there will be links into this store.
+///
+/// # Errors
+/// The file that cannot be written.
+pub(super) fn take_note(store: &Store, data_root: &Path) -> Result<(), String> {
+    let file = data_root.join(paths::STORE_FILE);
+    if file.exists() { Ok(()) } else { Links::to(store).save(&file) }
+}
+
 /// Makes the records of a store's images; lines that a user should read.
 ///
 /// # Errors
 /// The file that cannot be written.
 pub(super) fn seed(store: &Store, data_root: &Path, engine_root: &Path) -> Result<Vec<String>, String> {
     let before = Links::load(data_root);
-    let wanted: BTreeSet<String> =
-        store.manifest.images.iter().flat_map(|image| chains(&image.layers)).collect();
-    let gone: BTreeSet<String> = before.left(engine_root).difference(&wanted).cloned().collect();
+    let mut links = Links::to(store);
+    let gone: BTreeSet<String> = before.left(engine_root).difference(&links.layers).cloned().collect();
     let ids: BTreeSet<&str> = store.manifest.images.iter().map(|image| digits(&image.id)).collect();
     let old: Vec<&Image> = before.images.iter().filter(|image| !ids.contains(digits(&image.id))).collect();
     let mut lines = Vec::new();
-    let mut kept = BTreeSet::new();
     if !gone.is_empty() || !old.is_empty() {
         let baked: BTreeSet<String> = old.iter().map(|image| digits(&image.id).to_owned()).collect();
         let names = old.iter().flat_map(|image| image.names.iter().chain(&image.digests));
@@ -80,18 +101,11 @@ pub(super) fn seed(store: &Store, data_root: &Path, engine_root: &Path) -> Resul
             .map_err(|e| format!("the names of images: {e}"))?;
         let replaced = repair::replace_baked(engine_root, &baked, &gone).map_err(|e| e.to_string())?;
         lines = replaced.lines;
-        kept = replaced.kept;
+        links.layers.extend(replaced.kept);
     }
-    let links = Links {
-        store: store.digest.clone(),
-        images: store.manifest.images.clone(),
-        layers: wanted.union(&kept).cloned().collect(),
-    };
     // Before the first link is made, and only if it says something new.
     if links != before {
-        let file = data_root.join(paths::STORE_FILE);
-        let text = serde_json::to_vec(&links).unwrap_or_default();
-        write_durably(&file, &text).map_err(at(&file))?;
+        links.save(&data_root.join(paths::STORE_FILE))?;
     }
     let sizes: BTreeMap<&str, u64> =
         store.manifest.layers.iter().map(|layer| (layer.diff_id.as_str(), layer.size)).collect();
@@ -108,7 +122,11 @@ pub(super) fn seed(store: &Store, data_root: &Path, engine_root: &Path) -> Resul
         let record = images::records(DRIVER, digits(&image.id));
         let config = store.config(image);
         let text = fs::read(&config).map_err(at(&config))?;
-        write(&engine_root.join(&record[0]), &text)?;
+        let record = engine_root.join(&record[0]);
+        let (Some(folder), Some(name)) = (record.parent(), record.file_name().and_then(OsStr::to_str)) else {
+            continue;
+        };
+        Folder::at(folder.to_owned())?.write(name, &text)?;
     }
     lines.extend(give_names(store, engine_root)?);
     Ok(lines)
@@ -158,26 +176,25 @@ impl Record<'_> {
         if own.is_some() || is_done {
             return Ok(list);
         }
-        write(&folder.join("link"), short.as_bytes())?;
-        write(&folder.join("committed"), b"")?;
+        let layer = Folder::at(folder)?;
+        layer.write("link", short.as_bytes())?;
+        layer.write("committed", b"")?;
         if let Some((_, lower)) = below {
-            write(&folder.join("lower"), lower.as_bytes())?;
-            let work = folder.join("work");
-            fs::create_dir_all(&work).map_err(at(&work))?;
+            layer.write("lower", lower.as_bytes())?;
+            Folder::at(layer.path.join("work"))?;
         }
-        link(&folder.join("diff"), &place(self.diff_id))?;
-        link(
-            &self.engine_root.join(DRIVER).join("l").join(&short),
-            &Path::new("..").join(cache_id).join("diff"),
-        )?;
+        layer.link("diff", &place(self.diff_id))?;
+        let names = Folder::at(self.engine_root.join(DRIVER).join("l"))?;
+        names.link(&short, &Path::new("..").join(cache_id).join("diff"))?;
+        let records = Folder::at(records)?;
         if let Some((parent, _)) = below {
-            write(&records.join("parent"), format!("sha256:{parent}").as_bytes())?;
+            records.write("parent", format!("sha256:{parent}").as_bytes())?;
         }
-        write(&records.join("diff"), self.diff_id.as_bytes())?;
-        write(&records.join("size"), self.size.to_string().as_bytes())?;
-        link(&records.join("tar-split.json.gz"), &self.store.tar_split(self.diff_id))?;
+        records.write("diff", self.diff_id.as_bytes())?;
+        records.write("size", self.size.to_string().as_bytes())?;
+        records.link("tar-split.json.gz", &self.store.tar_split(self.diff_id))?;
         // Last: without it the engine does not take the layer for one.
-        write(&records.join("cache-id"), cache_id.as_bytes())?;
+        records.write("cache-id", cache_id.as_bytes())?;
         Ok(list)
     }
 
@@ -196,36 +213,50 @@ fn short(chain: &str) -> String {
     chain.chars().take(SHORT).map(letter).map(|letter| letter.to_ascii_uppercase()).collect()
 }
 
-/// Writes a file, unless it has this content.
-fn write(path: &Path, content: &[u8]) -> Result<(), String> {
-    if fs::read(path).is_ok_and(|found| found == content) {
-        return Ok(());
-    }
-    let write = || -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(path, content)
-    };
-    write().map_err(at(path))
+/// A folder for records.
+struct Folder {
+    path: PathBuf,
+    /// It was made just now: nothing in it needs to be compared, which is most of the time that many layers take.
+    is_new: bool,
 }
 
-/// Makes a link, unless it is there. What is no link is left alone.
-fn link(path: &Path, target: &Path) -> Result<(), String> {
-    let make = || -> io::Result<()> {
-        match path.read_link() {
-            Ok(found) if found == target => return Ok(()),
-            Ok(_) => fs::remove_file(path)?,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder)?;
-                }
+impl Folder {
+    /// Makes it, unless it is there.
+    fn at(path: PathBuf) -> Result<Self, String> {
+        let is_new = match fs::create_dir(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => false,
+            Err(_) => {
+                fs::create_dir_all(&path).map_err(at(&path))?;
+                true
             }
-            Err(_) => return Err(io::Error::other("there is something else in the place of a link")),
+        };
+        Ok(Self { path, is_new })
+    }
+
+    /// Writes a file, unless it has this content.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), String> {
+        let path = self.path.join(name);
+        if !self.is_new && fs::read(&path).is_ok_and(|found| found == content) {
+            return Ok(());
         }
-        symlink(target, path)
-    };
-    make().map_err(at(path))
+        fs::write(&path, content).map_err(at(&path))
+    }
+
+    /// Makes a link, unless it is there. What is no link is left alone.
+    fn link(&self, name: &str, target: &Path) -> Result<(), String> {
+        let path = self.path.join(name);
+        let make = || -> io::Result<()> {
+            match path.read_link() {
+                Ok(found) if found == target => return Ok(()),
+                Ok(_) => fs::remove_file(&path)?,
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(_) => return Err(io::Error::other("there is something else in the place of a link")),
+            }
+            symlink(target, &path)
+        };
+        make().map_err(at(&path))
+    }
 }
 
 #[cfg(test)]
@@ -242,14 +273,18 @@ mod tests {
     #[test]
     fn what_is_so_already_is_not_written_again() {
         let folder = tempfile::tempdir().unwrap();
-        let (file, path) = (folder.path().join("a/b"), folder.path().join("c/d"));
-        for _ in 0..2 {
-            write(&file, b"x").unwrap();
-            link(&path, Path::new("x")).unwrap();
+        let path = folder.path().join("a/b");
+        for is_new in [true, false] {
+            let folder = Folder::at(path.clone()).unwrap();
+            assert_eq!(folder.is_new, is_new);
+            folder.write("file", b"x").unwrap();
+            folder.link("link", Path::new("x")).unwrap();
         }
-        link(&path, Path::new("y")).unwrap();
-        assert_eq!(path.read_link().unwrap(), Path::new("y"));
-        assert!(link(&file, Path::new("x")).unwrap_err().contains("something else"));
-        assert_eq!(fs::read(&file).unwrap(), b"x");
+        let folder = Folder::at(path.clone()).unwrap();
+        folder.write("file", b"y").unwrap();
+        folder.link("link", Path::new("y")).unwrap();
+        assert_eq!(path.join("link").read_link().unwrap(), Path::new("y"));
+        assert!(folder.link("file", Path::new("x")).unwrap_err().contains("something else"));
+        assert_eq!(fs::read(path.join("file")).unwrap(), b"y");
     }
 }

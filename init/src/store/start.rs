@@ -1,12 +1,12 @@
 //! What a start does about a store: checks it, mounts its layers, and gives the engine their records. By a child, before the engine runs.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dind_contract::{exit, paths, store as format};
 use serde::{Deserialize, Serialize};
 
-use super::seed::{Links, seed};
+use super::seed::{Links, seed, take_note};
 use super::{check, mount};
 use crate::failure::Failure;
 use crate::ground;
@@ -72,8 +72,15 @@ pub(crate) fn start(settings: &Settings, engine_root: &Path, linked: bool) -> Re
     Helper::start("the store", &arguments, &settings.environment, PATIENCE)
 }
 
-/// Does it: the work of the process that [`start`] starts.
-pub(crate) fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Answer {
+/// Does it and prints what came of it, and how many milliseconds it took: the work of the process that [`start`] starts.
+pub(crate) fn print(data_root: &Path, engine_root: &Path, linked: bool) -> String {
+    let began = Instant::now();
+    let answer = prepare(data_root, engine_root, linked);
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    serde_json::to_string(&(answer, ms)).unwrap_or_default()
+}
+
+fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Answer {
     let damaged = |cause: String| Answer::Refused {
         cause: format!("the store of this appliance cannot be used: {cause}"),
         help: "pull the appliance's image again, or bake it again".to_owned(),
@@ -94,7 +101,16 @@ pub(crate) fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Ans
         );
         return Answer::Done { said: None, warnings: vec![warning] };
     }
-    if let Err(why) = mount::all(&store) {
+    // What waits for the disk, and what waits for the kernel.
+    let (noted, mounted) = std::thread::scope(|scope| {
+        let noted = scope.spawn(|| take_note(&store, data_root));
+        let mounted = mount::all(&store);
+        (
+            noted.join().unwrap_or_else(|_| Err("the thread that takes note of it has ended".to_owned())),
+            mounted,
+        )
+    });
+    if let Err(why) = mounted {
         let links = Links::load(data_root);
         if !links.left(engine_root).is_empty() {
             return Answer::Refused {
@@ -112,7 +128,7 @@ pub(crate) fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Ans
         );
         return Answer::Done { said: None, warnings: vec![warning] };
     }
-    match seed(&store, data_root, engine_root) {
+    match noted.and_then(|()| seed(&store, data_root, engine_root)) {
         Ok(warnings) => Answer::Done {
             said: Some(format!("{images} images in {layers} layers are there ({})", store.names())),
             warnings,

@@ -8,6 +8,8 @@ use crate::log::Level;
 /// From an acknowledgement to its sync. The engine tells of some things a moment before it has written all of them, and
 /// one build acknowledges several things within a few milliseconds.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The same from a change among the images, of which one pull or build makes dozens.
+const CHANGES_SETTLE: Duration = Duration::from_millis(100);
 /// Time between two tries to hear of acknowledgements, and to sync when that failed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// So often in a row in vain means that the engine does not tell; an authorization plugin may forbid it.
@@ -80,12 +82,17 @@ impl Syncs {
     /// The engine has acknowledged something.
     pub(super) fn acknowledged(&mut self, now: Moment) {
         self.in_vain = 0;
-        self.want(now);
+        self.want(now + SETTLE);
     }
 
-    fn want(&mut self, now: Moment) {
+    /// Something has changed among the images.
+    pub(super) fn changed(&mut self, now: Moment) {
+        self.want(now + CHANGES_SETTLE);
+    }
+
+    fn want(&mut self, at: Moment) {
         if self.enabled {
-            self.due.get_or_insert(now + SETTLE);
+            self.due = Some(self.due.map_or(at, |due| due.min(at)));
         }
     }
 
@@ -126,7 +133,7 @@ impl Syncs {
             self.watch = Watch::On;
             actions.push(Action::Watch);
             // What was acknowledged while nobody listened.
-            self.want(now);
+            self.want(now + SETTLE);
         }
         match &mut self.running {
             None if self.due.is_some_and(|due| now >= due) => {
@@ -175,6 +182,22 @@ mod tests {
         syncs.synced(ms(700), None, &mut Vec::new());
         assert_eq!(at(&mut syncs, 10_000), []);
         assert_eq!(syncs.deadline(), None, "an idle host sleeps");
+    }
+
+    #[test]
+    fn a_change_waits_for_others_and_an_acknowledgement_does_not_wait_for_it() {
+        let mut syncs = Syncs::new(true);
+        syncs.changed(ms(0));
+        syncs.changed(ms(50));
+        assert_eq!(at(&mut syncs, 99), []);
+        assert_eq!(at(&mut syncs, 100), [Action::Sync]);
+        syncs.synced(ms(110), None, &mut Vec::new());
+        syncs.changed(ms(200));
+        syncs.acknowledged(ms(210));
+        assert_eq!(syncs.deadline(), Some(ms(230)));
+        assert_eq!(at(&mut syncs, 230), [Action::Sync]);
+        syncs.synced(ms(240), None, &mut Vec::new());
+        assert_eq!(syncs.deadline(), None);
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(crate) enum Event {
     Pinged { service: usize, answered: bool },
     /// The engine has acknowledged something that must be kept.
     Acknowledged,
+    /// Something has changed among the images, which the engine may have told nobody.
+    ImagesChanged,
     /// Acknowledgements are not heard any more.
     WatchEnded,
     /// The data root is on disk as it was when the sync began; `trouble`: or it is not.
@@ -116,7 +118,7 @@ pub(crate) enum Action {
     Signal { service: usize, signal: Signal },
     /// Ask the API whether it answers (`again`: and whether it has found what it uses again) and answer with `Pinged`.
     Ping { service: usize, again: bool },
-    /// Listen to what the engine acknowledges: answer with `Acknowledged` each time, and with `WatchEnded` when it is over.
+    /// Listen to what the engine acknowledges: answer with `Acknowledged` or `ImagesChanged` each time, and with `WatchEnded` when it is over.
     Watch,
     /// Bring the data root to the disk while the engine runs, and answer with `Synced`.
     Sync,
