@@ -10,7 +10,7 @@ const LARGEST: u64 = 64 << 20;
 fn settings(rounds: usize) -> Settings {
     let seed = Random::seed();
     println!("seed {seed}");
-    Settings { rounds, seed, largest: LARGEST }
+    Settings { rounds, seed, largest: LARGEST, in_containerd: false }
 }
 
 fn say(line: &str) {
@@ -51,6 +51,15 @@ fn a_sealed_appliance_survives_kills_and_power_cuts() {
 #[test]
 fn what_was_synced_survives_power_cuts() {
     let tally = power::run(Way::Host, &settings(10), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
+/// The same in containerd's image store, of which engine 26.1 tells nobody that BuildKit has built something.
+#[test]
+fn what_was_synced_survives_power_cuts_in_containerds_image_store() {
+    let settings = Settings { in_containerd: true, ..settings(6) };
+    let tally = power::run(Way::Host, &settings, &mut say).unwrap();
     assert_nothing_failed(&tally);
     assert!(tally.total().kept > 0, "{tally:?}");
 }

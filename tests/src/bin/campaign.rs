@@ -29,6 +29,9 @@ struct Arguments {
     /// [default: host]
     #[arg(long, value_name = "WAY")]
     way: Vec<Whose>,
+    /// Have containerd's image store keep the images, for kills and power cuts
+    #[arg(long)]
+    containerd: bool,
     /// Stops within this many seconds; can be given more than once [default: 3, 10 and 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(2..=600))]
     budget: Vec<u32>,
@@ -92,7 +95,8 @@ fn run(arguments: &Arguments) -> Result<Vec<String>> {
         Campaign::Stop => 1,
     });
     let seed = arguments.seed.unwrap_or_else(Random::seed);
-    let settings = Settings { rounds, seed, largest: arguments.largest << 20 };
+    let settings =
+        Settings { rounds, seed, largest: arguments.largest << 20, in_containerd: arguments.containerd };
     say(&format!("seed {seed}"))?;
     let mut progress = |line: &str| {
         // Whoever no longer listens gets the result all the same.

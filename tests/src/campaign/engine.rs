@@ -41,6 +41,8 @@ pub enum Way {
 pub(super) struct Engine {
     name: String,
     way: Way,
+    /// Whether containerd's image store keeps its images.
+    pub(super) in_containerd: bool,
 }
 
 impl Engine {
@@ -54,7 +56,7 @@ impl Engine {
         run: &[String],
     ) -> Result<Self> {
         engine::prepare();
-        let engine = Self { name: engine::unique_name(), way };
+        let engine = Self { name: engine::unique_name(), way, in_containerd: false };
         let create = Call::new("docker").args(["create", "--name", &engine.name]).args(engine::labels());
         let create = create.args(RUN_OPTIONS).args(["-v", &format!("{data}:/var/lib/docker")]).args(run);
         let options = dockerd.join(" ");

@@ -85,7 +85,7 @@ pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let registry = Registry::start(place.path())?;
     let mut random = Random::new(settings.seed);
     let mut campaign = Campaign {
-        subject: Subject::new(way, settings.largest, place.path(), &mut random)?,
+        subject: Subject::new(way, settings, place.path(), &mut random)?,
         registry,
         place: &place,
         largest: settings.largest,

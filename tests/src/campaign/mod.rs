@@ -53,6 +53,8 @@ pub struct Settings {
     pub seed: u64,
     /// How large an image may be, in bytes.
     pub largest: u64,
+    /// Whether containerd's image store keeps the images. What is younger than the last sync cannot be checked there, and may be damaged.
+    pub in_containerd: bool,
 }
 
 /// Told of each round: what happened in it, in one line.

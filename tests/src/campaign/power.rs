@@ -42,7 +42,7 @@ pub fn run(way: Way, settings: &Settings, progress: Progress) -> Result<Tally> {
     let place = Place::new()?;
     let registry = Registry::start(place.path())?;
     let mut random = Random::new(settings.seed);
-    let subject = Subject::new(way, settings.largest, place.path(), &mut random)?;
+    let subject = Subject::new(way, settings, place.path(), &mut random)?;
     let mut setting = Setting { subject, place: &place, registry, largest: settings.largest };
     let mut tally = Tally::new("power cuts", way, settings.seed);
     let mut machine = None;

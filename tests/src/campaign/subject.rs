@@ -1,10 +1,12 @@
 //! Who is tormented: the image of its engines, and what they have from the beginning.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::Settings;
 use super::content::{LABEL, Layer, Payload};
 use super::engine::{Engine, Way, expect};
 use super::ledger::{Kind, Shared, Thing};
@@ -14,6 +16,8 @@ use super::work::BASE;
 use crate::image;
 use crate::sealed::{Baked, Baking};
 
+/// What has containerd keep the images.
+const SNAPSHOTTER: &str = r#"{"features": {"containerd-snapshotter": true}}"#;
 /// The name of the image in a store that nothing is built on.
 const SEALED: &str = "sealed:1";
 /// Who goes on whatever happens to it, of two images: what is loaded, built and committed stands on them, too.
@@ -29,6 +33,8 @@ pub(super) struct Subject {
     /// Who runs them.
     pub(super) way: Way,
     store: Option<Store>,
+    /// The daemon.json of those that keep their images in containerd.
+    config: Option<PathBuf>,
 }
 
 /// A sealed appliance.
@@ -40,22 +46,34 @@ struct Store {
 }
 
 impl Subject {
-    /// Those of this way; of a sealed appliance with images of up to `largest` bytes, which is baked first.
+    /// Those of this way; of a sealed appliance with images of up to the largest size, which is baked first.
     ///
     /// # Errors
-    /// When there is no room for what is baked.
+    /// When there is no room for what is baked, or for a file.
     ///
     /// # Panics
     /// When it cannot be baked.
-    pub(super) fn new(way: Way, largest: u64, scratch: &Path, random: &mut Random) -> Result<Self> {
-        let store = if way == Way::Sealed { Some(Store::new(largest, scratch, random)?) } else { None };
-        Ok(Self { way, store })
+    pub(super) fn new(way: Way, settings: &Settings, scratch: &Path, random: &mut Random) -> Result<Self> {
+        let store = match way {
+            Way::Sealed => Some(Store::new(settings.largest, scratch, random)?),
+            _ => None,
+        };
+        let config = settings.in_containerd.then(|| scratch.join("daemon.json"));
+        if let Some(file) = &config {
+            fs::write(file, SNAPSHOTTER)?;
+        }
+        Ok(Self { way, store, config })
     }
 
     /// A container with an engine of theirs, with `data` (a volume or a folder) as its data root and these options of dockerd.
     pub(super) fn engine(&self, data: &str, dockerd: &[String]) -> Result<Engine> {
         let image = self.store.as_ref().map_or(image(), |store| store.baked.tag());
-        Engine::create(self.way, image, data, dockerd, &[])
+        let mount =
+            |file: &PathBuf| ["-v".to_owned(), format!("{}:/etc/docker/daemon.json:ro", file.display())];
+        let run: Vec<String> = self.config.iter().flat_map(mount).collect();
+        let mut engine = Engine::create(self.way, image, data, dockerd, &run)?;
+        engine.in_containerd = self.config.is_some();
+        Ok(engine)
     }
 
     /// Brings the base into an engine, or notes what it came with.
