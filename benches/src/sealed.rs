@@ -1,12 +1,14 @@
 //! How fast the images of a sealed appliance are there, next to a host that loads them from a file and to one that pulls them.
 //!
 //! The images are made up: files of random bytes, a static busybox that answers HTTP, so many layers. One run bakes each, puts it into a
-//! registry, and then starts the ways in turns, with the page cache emptied before and with it warm.
+//! registry, and then starts the ways in turns, with the page cache emptied before and with it warm. Data roots are on an ext4 with a
+//! journal that is made for the run, whatever this machine's own is: one without a journal makes files slowly for minutes after others
+//! were removed.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -149,6 +151,7 @@ struct Stage<'a> {
     folder: &'a TempDir,
     image: String,
     registry: Container,
+    disk: Disk,
     bake_ms: f64,
     bake_again_ms: f64,
 }
@@ -170,7 +173,8 @@ impl<'a> Stage<'a> {
         };
         let (bake_ms, bake_again_ms) = (bake()?, bake()?);
         let registry = registry(&at("images.tar"))?;
-        Ok(Self { folder, image, registry, bake_ms, bake_again_ms })
+        let disk = Disk::mount(&at("disk.img"), &at("disk"))?;
+        Ok(Self { folder, image, registry, disk, bake_ms, bake_again_ms })
     }
 
     /// One start of one way.
@@ -179,8 +183,13 @@ impl<'a> Stage<'a> {
         let address = address(&self.registry)?;
         let insecure = format!("--env=DIND_INSECURE_REGISTRIES={address}:5000");
         let image = if kind == Kind::Sealed { self.image.as_str() } else { IMAGE };
-        let arguments: Vec<&str> =
-            OPTIONS.iter().copied().chain([archive.as_str(), insecure.as_str(), image]).collect();
+        let root = self.disk.fresh()?;
+        let volume = format!("--volume={}:/var/lib/docker", text(&root));
+        let arguments: Vec<&str> = OPTIONS
+            .iter()
+            .copied()
+            .chain([archive.as_str(), volume.as_str(), insecure.as_str(), image])
+            .collect();
         let host = Container::create(&arguments, "dind-init")?;
         if is_cold {
             empty_page_cache()?;
@@ -224,6 +233,43 @@ impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let _ = docker(&["rmi", "-f", &self.image]);
     }
+}
+
+/// A file system of its own for data roots; it goes when it goes out of scope.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// Makes one in `file`, of 40 GB at most that are there when they are written, and mounts it on `place`.
+    fn mount(file: &Path, place: &Path) -> Result<Self> {
+        File::create(file)?.set_len(40_000_000_000)?;
+        fs::create_dir(place)?;
+        run("mkfs.ext4", &["-q", "-F", &text(file)])?;
+        run("mount", &["-o", "loop", &text(file), &text(place)])?;
+        Ok(Self(place.to_owned()))
+    }
+
+    /// An empty folder on it, and none other.
+    fn fresh(&self) -> Result<PathBuf> {
+        let root = self.0.join("root");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        fs::create_dir(&root)?;
+        Ok(root)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l", &text(&self.0)]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let status = std::process::Command::new(program).args(arguments).status();
+    let done = status.with_context(|| format!("cannot run {program}"))?.success();
+    ensure!(done, "{program} {} has failed", arguments.join(" "));
+    Ok(())
 }
 
 fn text(path: &Path) -> String {
@@ -386,6 +432,15 @@ pub(crate) fn draw(results: &Sealed) -> String {
             let of =
                 |way: &Way| ratio(sealed, &way.present_ms).map_or("-".into(), |ratio| format!("{ratio:.3}"));
             row(&mut text, ["  sealed divided by it", &of(ways[0]), "", &of(ways[2]), &of(ways[3])]);
+            let added = ways.map(|way| added(way, ways[0]));
+            let said = |ms: Option<f64>| ms.map_or("-".into(), |ms| format!("{ms:.0}"));
+            row(&mut text, ["  added by the images", "", &said(added[1]), &said(added[2]), &said(added[3])]);
+            let times = |other: Option<f64>| {
+                // Within a millisecond there is nothing to divide by.
+                let some = added[1].filter(|sealed| *sealed >= 1.0);
+                some.zip(other).map_or("-".into(), |(sealed, other)| format!("{:.0}", other / sealed))
+            };
+            row(&mut text, ["  times what sealed adds", "", "", &times(added[2]), &times(added[3])]);
             let answers = ways.map(|way| spread(&way.answer_ms));
             row(&mut text, ["  first answer", &answers[0], &answers[1], &answers[2], &answers[3]]);
             let memory = ways.map(|way| spread(&way.memory_mib));
@@ -395,6 +450,12 @@ pub(crate) fn draw(results: &Sealed) -> String {
         }
     }
     text
+}
+
+/// By how many milliseconds a way's median is above an empty host's.
+fn added(way: &Way, empty: &Way) -> Option<f64> {
+    let median = |way: &Way| Spread::of(&way.present_ms).map(|spread| spread.median);
+    median(way).zip(median(empty)).map(|(way, empty)| way - empty)
 }
 
 fn row(text: &mut String, cells: [&str; 5]) {

@@ -5,12 +5,13 @@
 //! /usr/lib/dind/store/
 //!   manifest.json                    a [`Manifest`]
 //!   digest                           `sha256:…` of that file, and a line break
+//!   application                      the same of the Compose file, as Compose has understood it
 //!   images/HEX.json                  an image's configuration, HEX being its id
 //!   layers/HEX/files.erofs           the files of the layer whose DiffID is HEX, as an erofs without compression
 //!   layers/HEX/tar-split.json.gz     how its tar is put together from them (vbatts/tar-split), as the engine keeps it
 //! ```
 //!
-//! HEX are 64 hexadecimal digits. Each folder in `layers` depends on nothing but the layer's tar, so two stores share it.
+//! HEX are 64 hexadecimal digits. The folder of a layer is opaque (`.wh..wh..opq`): overlay then looks for it no deeper. Each folder in `layers` depends on nothing but the layer's tar, so two stores share it.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,8 @@ pub const FOLDER: &str = "/usr/lib/dind/store";
 pub const MANIFEST: &str = "manifest.json";
 /// In it: the digest of the manifest.
 pub const DIGEST: &str = "digest";
+/// In it: the digest of the Compose file. It may be missing.
+pub const APPLICATION: &str = "application";
 /// In it: a file for each image.
 pub const IMAGES: &str = "images";
 /// In it: a folder for each layer.

@@ -88,14 +88,12 @@ pub(crate) fn assemble(
                 images.insert((*name).to_owned(), text);
             }
             [format::LAYERS, layer, name @ (format::FILES | format::TAR_SPLIT)] => {
-                let file = format!("{}/{}/{layer}/{name}", relative(format::FOLDER), format::LAYERS);
+                let file = format!("{}/{name}", of_layer(layer));
                 if small.contains(*layer) {
                     if *name == format::FILES {
-                        bundled.folders(&[&format!(
-                            "{}/{}/{layer}",
-                            relative(format::FOLDER),
-                            format::LAYERS
-                        )])?;
+                        let folder = of_layer(layer);
+                        bundled.folders(&[&folder])?;
+                        bundled.file(&opaque(&folder), 0o644, 0, &mut io::empty())?;
                     }
                     bundled.file(&file, 0o644, size, &mut entry)?;
                 } else {
@@ -108,8 +106,15 @@ pub(crate) fn assemble(
                             ))
                         })?;
                         let mut writer = image.layer(layer, length(wanted, layer))?;
-                        let folder = format!("{}/{}/{layer}", relative(format::FOLDER), format::LAYERS);
-                        let written = writer.entries.folders(&[&folder], &mut image.to)?;
+                        let folder = of_layer(layer);
+                        let written = writer.entries.folders(&[&folder], &mut image.to)?
+                            + writer.entries.file(
+                                &opaque(&folder),
+                                0o644,
+                                0,
+                                &mut io::empty(),
+                                &mut image.to,
+                            )?;
                         writer.count(written)?;
                         open = Some(writer);
                     }
@@ -223,8 +228,10 @@ fn application(plan: &Plan, images: &BTreeMap<String, Vec<u8>>) -> io::Result<Sp
         layer.text(&format!("{images_folder}/{name}"), text)?;
     }
     layer.text(&format!("{store}/{}", format::MANIFEST), plan.manifest.as_bytes())?;
-    let digest = format!("sha256:{}\n", sha256(plan.manifest.as_bytes()));
-    layer.text(&format!("{store}/{}", format::DIGEST), digest.as_bytes())?;
+    for (name, text) in [(format::DIGEST, &plan.manifest), (format::APPLICATION, &plan.compose)] {
+        let digest = format!("sha256:{}\n", sha256(text.as_bytes()));
+        layer.text(&format!("{store}/{name}"), digest.as_bytes())?;
+    }
     Ok(layer)
 }
 
@@ -301,6 +308,16 @@ fn push(config: &mut Value, place: &str, value: Value) {
     }
 }
 
+/// The folder of a layer of the store.
+fn of_layer(digits: &str) -> String {
+    format!("{}/{}/{digits}", relative(format::FOLDER), format::LAYERS)
+}
+
+/// The mark of a folder of which the layers below have nothing. Without it overlay would look for it in each of them.
+fn opaque(folder: &str) -> String {
+    format!("{folder}/.wh..wh..opq")
+}
+
 /// A path as archives have it.
 fn relative(path: &str) -> String {
     path.trim_start_matches('/').to_owned()
@@ -312,8 +329,8 @@ fn padded(size: u64) -> u64 {
 
 /// The length of the layer that has one layer of the store: folders, two files, and the end.
 fn length(layer: &format::Layer, digits: &str) -> u64 {
-    let folder = format!("{}/{}/{digits}", relative(format::FOLDER), format::LAYERS);
-    let folders = above(&folder).len() as u64 * BLOCK;
+    let folder = of_layer(digits);
+    let folders = above(&folder).len() as u64 * BLOCK + long(&opaque(&folder)) + BLOCK;
     let file = |name: &str, content: &format::Content| {
         long(&format!("{folder}/{name}")) + BLOCK + padded(content.size)
     };

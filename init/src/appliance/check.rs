@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dind_contract::paths;
+use dind_contract::{paths, store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,6 +12,7 @@ use super::{Appliance, Project, location, write_secret};
 use crate::failure::Failure;
 use crate::ground::run_program;
 use crate::helper::Helper;
+use crate::layers::sha256;
 use crate::log::parse_event;
 
 /// The longest that Compose may take to read a file: on a busy machine it takes half a second.
@@ -67,9 +68,13 @@ pub(crate) fn start(appliance: &Appliance, project: &Project) -> Result<Helper, 
     Helper::start("Compose to read the Compose file", &arguments, &appliance.environment, PATIENCE * 2)
 }
 
-/// Asks Compose and prints what came of it: the work of the child.
+/// Asks Compose, where it has not understood the very same file already, and prints what came of it: the work of the child.
 pub(crate) fn print(project: &Project) -> String {
-    let mut checked = ask(project);
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let mut checked = match as_baked(project, Path::new(store::FOLDER), variables) {
+        Some(name) => Checked::Good { name, warnings: Vec::new() },
+        None => ask(project),
+    };
     if let Checked::Bad { complaint, .. } = &checked
         && complaint.contains("project name")
         && complaint.contains("empty")
@@ -78,6 +83,24 @@ pub(crate) fn print(project: &Project) -> String {
         checked = ask(&Project { name: Some(NAME.to_owned()), ..project.clone() });
     }
     serde_json::to_string(&checked).unwrap_or_default()
+}
+
+/// The project's name, if its file is what Compose said when the appliance was baked, and nothing that the host was told (these variables) can
+/// make it mean something else. To ask Compose again takes longer than all else before the engine starts.
+fn as_baked(project: &Project, store: &Path, mut variables: impl Iterator<Item = String>) -> Option<String> {
+    let [file] = project.files.as_slice() else { return None };
+    let sealed = fs::read_to_string(store.join(store::APPLICATION)).ok()?;
+    let text = fs::read_to_string(file).ok()?;
+    let is_as_sealed = sealed.trim() == format!("sha256:{}", sha256(text.as_bytes()));
+    // Compose's own settings may be in this file, too.
+    let is_told = variables.any(|name| name.starts_with("COMPOSE_")) || project.folder.join(".env").exists();
+    if !is_as_sealed || is_told || text.contains('$') {
+        return None;
+    }
+    let config: Value = serde_json::from_str(&text).ok()?;
+    let mut services = config.get("services")?.as_object()?.values();
+    let depends = services.any(|service| service.get("profiles").or(service.get("env_file")).is_some());
+    config.get("name")?.as_str().filter(|name| !depends && !name.is_empty()).map(str::to_owned)
 }
 
 fn ask(project: &Project) -> Checked {
@@ -123,7 +146,7 @@ fn bad(project: &Project, said: &str) -> Checked {
     // It does not say which of several files is meant.
     if let [file] = project.files.as_slice() {
         let text = fs::read_to_string(file).unwrap_or_default();
-        complaint = complaint.replace(&format!("validating {}: ", file.display()), "");
+        complaint = bare(&complaint, file);
         if is_no_yaml(&complaint) {
             line = first_bad_line(project, &text);
             // Its own number would contradict ours.
@@ -138,6 +161,14 @@ fn bad(project: &Project, said: &str) -> Checked {
             .or_else(|| location::find(&text, &complaint).map(|(number, line)| (number, line.to_owned())));
     }
     Checked::Bad { complaint, line }
+}
+
+/// What Compose says, less what it says of where: releases differ in that.
+fn bare(said: &str, file: &Path) -> String {
+    let said = said.strip_prefix("docker-compose: ").unwrap_or(said);
+    ["validating", "failed to parse"]
+        .iter()
+        .fold(said.to_owned(), |said, word| said.replace(&format!("{word} {}: ", file.display()), ""))
 }
 
 /// Whether the text is no YAML at all, whatever it should say.
@@ -155,10 +186,8 @@ fn first_bad_line(project: &Project, text: &str) -> Option<(usize, String)> {
         let mut arguments = project.arguments();
         arguments.extend(["config", "--quiet"].map(str::to_owned));
         write_secret(&part, &beginning).is_ok()
-            && run_program("docker-compose", arguments, "", PATIENCE).map_or_else(
-                |said| !is_no_yaml(said.strip_prefix("docker-compose: ").unwrap_or(&said)),
-                |_| true,
-            )
+            && run_program("docker-compose", arguments, "", PATIENCE)
+                .map_or_else(|said| !is_no_yaml(&bare(&said, &part)), |_| true)
     };
     let number = location::first_bad(lines.len(), is_good);
     let _ = fs::remove_file(&part);
@@ -173,4 +202,48 @@ fn warnings(said: &str) -> Vec<String> {
         lines.map(|line| format!("the Compose file: {}", parse_event(line).1)).collect();
     warnings.dedup();
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compose_is_asked_unless_all_is_as_it_was_baked() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let file = at("docker-compose.yml");
+        let project = Project { folder: folder.path().to_owned(), files: vec![file.clone()], name: None };
+        let bake = |text: &str| {
+            fs::write(&file, text).unwrap();
+            fs::write(at(store::APPLICATION), format!("sha256:{}\n", sha256(text.as_bytes()))).unwrap();
+        };
+        let name = |project: &Project, variables: &[&str]| {
+            as_baked(project, folder.path(), variables.iter().map(|name| (*name).to_owned()))
+        };
+        let good = r#"{"name": "shop", "services": {"web": {"image": "web:1"}}}"#;
+        bake(good);
+        assert_eq!(name(&project, &["PATH"]).as_deref(), Some("shop"));
+        assert_eq!(name(&project, &["COMPOSE_PROFILES"]), None);
+        let two = Project { files: vec![file.clone(), file.clone()], ..project.clone() };
+        assert_eq!(name(&two, &[]), None, "an override completes it");
+        fs::write(at(".env"), "").unwrap();
+        assert_eq!(name(&project, &[]), None);
+        fs::remove_file(at(".env")).unwrap();
+        fs::write(&file, good.replace("web:1", "web:2")).unwrap();
+        assert_eq!(name(&project, &[]), None, "it is another file");
+        for other in [
+            good.replace("web:1", "web:${TAG}"),
+            good.replace("\"image\"", "\"profiles\": [\"a\"], \"image\""),
+            good.replace("\"image\"", "\"env_file\": [\"a\"], \"image\""),
+            good.replace("shop", ""),
+            "services: {web: {image: web}}".to_owned(),
+        ] {
+            bake(&other);
+            assert_eq!(name(&project, &[]), None, "{other}");
+        }
+        bake(good);
+        fs::remove_file(at(store::APPLICATION)).unwrap();
+        assert_eq!(name(&project, &[]), None, "nobody says what was baked");
+    }
 }

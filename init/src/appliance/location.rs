@@ -63,11 +63,9 @@ fn path(complaint: &str) -> Vec<String> {
             _ => {}
         }
     }
-    if keys.is_empty()
-        && let Some((_, rest)) = complaint.split_once("dditional propert")
-    {
-        let names = rest.trim_start_matches("ies").trim_start_matches('y');
-        keys.extend(names.split_whitespace().next().map(|key| key.trim_matches(['\'', '"']).to_owned()));
+    // Newer releases: "services.web additional properties 'imagee' not allowed"
+    if let Some((_, names)) = complaint.split_once("dditional properties ") {
+        keys.extend(names.split_whitespace().next().map(|key| key.trim_matches(['\'', '"', ',']).to_owned()));
     }
     keys
 }
@@ -137,6 +135,8 @@ volumes:
                 "validating /run/dind/compose.yml: services.web Additional property imagee is not allowed",
                 Some((9, "imagee: web")),
             ),
+            ("services.web additional properties 'imagee' not allowed", Some((9, "imagee: web"))),
+            ("additional properties 'volumes', 'x' not allowed", Some((11, "volumes:"))),
             ("services.web.ports must be a list", Some((10, "ports: no"))),
             ("services.db.ports must be a array", Some((5, "ports: 1"))),
             ("service \"db\" has neither an image nor a build context specified: invalid", Some((3, "db:"))),
