@@ -1,5 +1,7 @@
 //! What an image is built from, inside this binary.
 
+use std::collections::HashMap;
+
 /// The PID 1 of every host; empty in a `dind` that was built without one.
 pub(crate) const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dind-init"));
 /// Version of both.
@@ -55,6 +57,14 @@ pub(crate) const APPLIANCES: [(&str, &str); 2] = [
     ("dynamic", include_str!("../../compose/dynamic/Dockerfile")),
     ("static", include_str!("../../compose/static/Dockerfile")),
 ];
+
+/// The label in which an image says what it is, of the OCI's image specification.
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
+
+/// Whether an image with these labels is one of them, or built on one: by the title that their Dockerfiles give.
+pub(crate) fn is_appliance(labels: &HashMap<String, String>) -> bool {
+    labels.get(TITLE).is_some_and(|title| title.starts_with("dind-compose-"))
+}
 
 /// sshd's configuration, which every flavour's ssh image has.
 pub(crate) const SSHD_CONFIG: &str = include_str!("../../with-ssh/sshd_config");

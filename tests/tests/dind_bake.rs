@@ -65,6 +65,31 @@ fn the_same_application_makes_the_same_image_and_versions_share_their_layers() {
     assert_eq!(missing, [less.last().unwrap()], "only the layer with the application differs");
 }
 
+/// As skopeo, podman and BuildKit write them, with compressed layers and no list of docker save's.
+#[test]
+fn images_come_from_an_archive_in_the_layout_of_the_oci() {
+    let image = local_image("RUN echo archived >/what");
+    let baking = Baking::new();
+    let file = |name: &str| baking.dind.home().join(name).display().to_string();
+    let name = format!("{}-oci:1", image.name());
+    docker(["save", "-o", &file("saved.tar"), image.name()]).ok();
+    let from = format!("docker-archive:{}", file("saved.tar"));
+    let skopeo = |to: &str| Call::new("skopeo").args(["--insecure-policy", "copy", &from, to]).run().ok();
+    skopeo(&format!("oci-archive:{}:{name}", file("oci.tar")));
+    skopeo(&format!("oci-archive:{}", file("unnamed.tar")));
+    baking.write("docker-compose.yml", format!("services:\n  web:\n    image: {name}\n"));
+    let baked = baking.bake(&["--image-archive", "oci.tar"]);
+    let text = baking.dind.run(["inspect", baked.tag()]).ok();
+    assert!(text.contains(&name), "{text}");
+    baking
+        .fails(&["--image-archive", "unnamed.tar", "--pull", "never"])
+        .exits(1)
+        .says(&["no image in unnamed.tar has a name", &format!("there is no image {name}")]);
+    let whole = std::fs::read(file("oci.tar")).unwrap();
+    std::fs::write(file("oci.tar"), &whole[..whole.len() / 2]).unwrap();
+    baking.fails(&["--image-archive", "oci.tar"]).says(&["the archive oci.tar", "help: "]);
+}
+
 #[test]
 fn what_cannot_be_sealed_is_refused_by_name() {
     let web = local_image("");
@@ -78,6 +103,8 @@ fn what_cannot_be_sealed_is_refused_by_name() {
     let other = ["--image", web.name()];
     let words = ["bake", "shop/docker-compose.yml", "-t", "x", "--cache", baking.cache()];
     baking.dind.run(words.into_iter().chain(other)).exits(64).says(&["is not a host's image", "help: "]);
+    let other = ["--image", "dind-compose-static"];
+    baking.dind.run(words.into_iter().chain(other)).exits(64).says(&["dind-compose-static is an appliance"]);
     baking
         .dind
         .run(["bake", "shop/docker-compose.yml", "-t", "Not Good"])

@@ -1,11 +1,15 @@
 //! Getting the images of an application into the engine that bakes: from archives, from the endpoint's own engine, from a registry, or built.
 
+use std::collections::BTreeSet;
+use std::io::Seek;
 use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
+use super::archive;
 use super::baker::Baker;
 use super::names::{Name, untagged};
 use super::project::{self, FOLDER, Project};
@@ -15,65 +19,95 @@ use crate::options::Pull;
 use crate::progress::Progress;
 use crate::{image, output};
 
-/// Passes the archives on that were named.
+/// Passes the archives on that were named; of those in the OCI's layout, the images of `platform`. The names that they have brought.
 pub(crate) async fn archives(
     baker: &Baker<'_>,
     files: &[std::path::PathBuf],
+    platform: &str,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<BTreeSet<String>> {
+    let mut brought = BTreeSet::new();
     for file in files {
         let name = file.display();
         progress.begin(&format!("loading {name}"), &format!("{name} is loaded"));
-        let opened = tokio::fs::File::open(file).await.map_err(|e| {
+        let unread = |cause: &dyn std::fmt::Display| {
             Failure::usage(
-                format!("cannot read the archive {name}: {e}"),
-                "name a file that docker save or skopeo has written",
+                format!("cannot read the archive {name}: {cause}"),
+                "name a file that docker save, or skopeo copy … oci-archive:FILE:NAME has written",
             )
-        })?;
-        let stream = futures_util::stream::unfold((opened, 0_u64), |(mut file, read)| async move {
+        };
+        let mut opened = std::fs::File::open(file).map_err(|e| unread(&e))?;
+        let completion = archive::completion(&mut opened, platform).map_err(|e| unread(&e))?;
+        opened.rewind().map_err(|e| unread(&e))?;
+        let (length, rest) = completion.map_or((u64::MAX, Vec::new()), |it| (it.length, it.rest));
+        let all = tokio::fs::File::from_std(opened).take(length).chain(std::io::Cursor::new(rest));
+        let (told, heard) = tokio::sync::mpsc::unbounded_channel();
+        let stream = futures_util::stream::unfold((all, told), |(mut all, told)| async move {
             let mut piece = vec![0; 256 * 1024];
-            match tokio::io::AsyncReadExt::read(&mut file, &mut piece).await {
+            match all.read(&mut piece).await {
                 Ok(0) => None,
                 Ok(length) => {
                     piece.truncate(length);
-                    Some((Ok(Bytes::from(piece)), (file, read + length as u64)))
+                    let _ = told.send(length as u64);
+                    Some((Ok(Bytes::from(piece)), (all, told)))
                 }
-                Err(e) => Some((Err(e), (file, read))),
+                Err(e) => Some((Err(e), (all, told))),
             }
         });
-        let lines = baker.load(stream).await.map_err(|cause| {
+        let lines = counted(baker.load(stream), heard, progress).await.map_err(|cause| {
             Failure::new(
                 format!("the archive {name} cannot be loaded: {}", in_words(&cause)),
-                room_or(&cause, "make it with docker save, or as an OCI archive that this engine reads: skopeo copy … docker-archive:FILE:NAME"),
+                room_or(&cause, "make it with docker save, or skopeo copy … oci-archive:FILE:NAME"),
             )
         })?;
         progress.end();
-        if !lines.iter().any(|line| line.contains("Loaded image")) {
-            progress.note(&format!("{name} has no image that the engine would name"));
+        let names: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("Loaded image: ")).collect();
+        if names.is_empty() {
+            progress.note(&format!("no image in {name} has a name, so none is found by that of a service"));
         }
+        brought.extend(names.into_iter().map(|name| Name::parse(name.trim()).sealed));
     }
-    Ok(())
+    Ok(brought)
 }
 
 fn in_words(cause: &str) -> &str {
     if cause.contains("manifest.json: no such file") {
-        "it has no manifest.json, so it is no archive of docker save"
+        "it has neither the manifest.json of docker save nor the oci-layout of the OCI"
     } else {
         cause
     }
 }
 
-/// Gets one image, unless an archive has brought it. `platform` as `linux/amd64`.
+/// Waits for what is loaded, and shows how many bytes were `heard` of.
+async fn counted<T>(
+    loading: impl Future<Output = T>,
+    mut heard: tokio::sync::mpsc::UnboundedReceiver<u64>,
+    progress: &Progress,
+) -> T {
+    let mut loading = std::pin::pin!(loading);
+    let mut bytes = 0;
+    loop {
+        tokio::select! {
+            loaded = &mut loading => return loaded,
+            Some(piece) = heard.recv() => {
+                bytes += piece;
+                progress.detail(&indicatif::HumanBytes(bytes).to_string());
+            }
+        }
+    }
+}
+
+/// Gets one image, unless it is among those that archives have brought. `platform` as `linux/amd64`.
 pub(crate) async fn get(
     baker: &Baker<'_>,
     name: &Name,
     pull: Pull,
     platform: &str,
-    from_archive: bool,
+    brought: &BTreeSet<String>,
     progress: &Progress,
 ) -> Result<()> {
     let outside = baker.outside;
-    if from_archive && id(&baker.engine, &name.wanted).await.is_some() {
+    if brought.contains(&name.sealed) && id(&baker.engine, &name.wanted).await.is_some() {
         return Ok(());
     }
     let there = if pull == Pull::Always { None } else { id(outside, &name.wanted).await };
@@ -120,22 +154,9 @@ fn room_or(cause: &str, other: &str) -> String {
 /// Copies an image from the endpoint's own engine.
 async fn copy(outside: &Endpoint, baker: &Baker<'_>, name: &Name, progress: &Progress) -> Result<()> {
     progress.begin(&format!("copying {}", name.wanted), &format!("{} is copied", name.wanted));
-    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let docker = outside.docker.clone();
-    let wanted = name.wanted.clone();
-    let archive = async_stream(docker, wanted, sender);
-    let mut loading = std::pin::pin!(baker.load(archive));
-    let mut bytes = 0;
-    let loaded = loop {
-        tokio::select! {
-            loaded = &mut loading => break loaded,
-            Some(piece) = told.recv() => {
-                bytes += piece;
-                progress.detail(&indicatif::HumanBytes(bytes).to_string());
-            }
-        }
-    };
-    loaded.map_err(|cause| {
+    let (sender, told) = tokio::sync::mpsc::unbounded_channel();
+    let archive = async_stream(outside.docker.clone(), name.wanted.clone(), sender);
+    counted(baker.load(archive), told, progress).await.map_err(|cause| {
         let help = room_or(&cause, "look whether it can be saved: docker save");
         Failure::new(format!("the image {} cannot be copied: {cause}", name.wanted), help)
     })?;

@@ -19,7 +19,7 @@ use crate::launch;
 use crate::options::HostOptions;
 use crate::progress::Progress;
 use crate::signals::{Interrupt, interrupted};
-use crate::{Context, output};
+use crate::{Context, assets, output};
 
 /// Where the request for a store lies in the host.
 const REQUEST: &str = "/dind-bake.json";
@@ -39,7 +39,7 @@ pub(crate) struct Bake {
     /// Name of the appliance's image
     #[arg(short, long, value_name = "NAME[:TAG]", required = true)]
     pub(crate) tag: String,
-    /// An archive with images, as docker save writes it; can be given several times
+    /// An archive with images, of docker save or in the OCI's layout; can be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) image_archive: Vec<PathBuf>,
     /// Platform of the appliance and of its images, such as linux/arm64 [default: that of the host's image]
@@ -171,6 +171,12 @@ async fn platform(endpoint: &Endpoint, bake: &Bake) -> Result<String> {
             "bake on the image of a host, such as dind-debian",
         ));
     }
+    if assets::is_appliance(&labels) {
+        return Err(Failure::usage(
+            format!("{image} is an appliance, which looks for an application of its own when it starts"),
+            "bake on the image of a host, such as dind-debian",
+        ));
+    }
     let is = format!(
         "{}/{}",
         found.os.unwrap_or_else(|| "linux".to_owned()),
@@ -207,7 +213,7 @@ impl Work<'_> {
         for warning in project.check(self.folder)? {
             progress.note(&warning);
         }
-        images::archives(&baker, &self.wish.image_archive, progress).await?;
+        let brought = images::archives(&baker, &self.wish.image_archive, self.platform, progress).await?;
         let services = project.services();
         if services.iter().any(|service| service.is_built) {
             images::bases(&baker, &project, self.folder, progress).await?;
@@ -218,15 +224,7 @@ impl Work<'_> {
         wanted.sort();
         wanted.dedup();
         for name in wanted {
-            images::get(
-                &baker,
-                name,
-                self.wish.host.pull,
-                self.platform,
-                !self.wish.image_archive.is_empty(),
-                progress,
-            )
-            .await?;
+            images::get(&baker, name, self.wish.host.pull, self.platform, &brought, progress).await?;
         }
         let request = images::request(&baker, &project, self.platform).await?;
         let manifest = self.seal(&baker, &request).await?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::endpoint::Endpoint;
 use crate::failure::Result;
 use crate::table::{self, Format};
-use crate::{Context, hosts, inside, output, state};
+use crate::{Context, assets, hosts, inside, output, state};
 
 /// List hosts
 #[derive(Debug, Args)]
@@ -205,14 +205,10 @@ fn join(machine: &str, port: u16) -> String {
 
 /// Whether it serves its API to nobody outside, as far as a list says: what was given to `docker run -e` is not in it.
 fn is_local(host: &ContainerSummary) -> bool {
-    let label = |name: &str| host.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
-    label(labels::LOCAL) == Some("true") || label(TITLE).is_some_and(|title| title.starts_with(APPLIANCE))
+    host.labels.as_ref().is_some_and(|labels| {
+        labels.get(labels::LOCAL).is_some_and(|it| it == "true") || assets::is_appliance(labels)
+    })
 }
-
-/// The label in which an image says what it is, of the OCI's image specification.
-const TITLE: &str = "org.opencontainers.image.title";
-/// Beginning of the titles of the appliances, whose images say that they are local.
-const APPLIANCE: &str = "dind-compose-";
 
 /// `Up 5 seconds (healthy)`: the words in the last parentheses.
 fn health(status: &str) -> Option<&str> {
@@ -281,8 +277,8 @@ mod tests {
             (host(None, exposed(), "fd00::2"), Some("[fd00::2]:2376")),
             (host(None, exposed(), ""), None),
             (host(Some((labels::LOCAL, "true")), exposed(), "172.17.0.2"), None),
-            (host(Some((TITLE, "dind-compose-static")), exposed(), "172.17.0.2"), None),
-            (host(Some((TITLE, "dind-debian")), exposed(), "172.17.0.2"), Some("172.17.0.2:2376")),
+            (host(Some((assets::TITLE, "dind-compose-static")), exposed(), "172.17.0.2"), None),
+            (host(Some((assets::TITLE, "dind-debian")), exposed(), "172.17.0.2"), Some("172.17.0.2:2376")),
             (
                 host(None, vec![port(2375, "::1", Some(1)), port(2376, "::1", Some(2))], "172.17.0.2"),
                 Some("[::1]:2"),
