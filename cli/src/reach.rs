@@ -65,7 +65,10 @@ pub(crate) async fn find(endpoint: &Endpoint, host: &Host, status: &Status) -> R
     let local = status.endpoint.docker_host.starts_with("unix:");
     if local {
         return Err(Failure::new(
-            format!("the host {} has no port for the Docker API: it was started with --local", host.name),
+            format!(
+                "the host {} has no port for the Docker API: it is an appliance, or was started with --local",
+                host.name
+            ),
             format!("use it from inside: dind exec {} docker ps", host.name),
         ));
     }

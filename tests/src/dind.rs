@@ -91,6 +91,19 @@ impl Dind {
         Host::new(name)
     }
 
+    /// `dind up` of this image, and what it said.
+    #[track_caller]
+    pub fn up_of(&self, image: &str) -> (Host, String) {
+        let name = engine::unique_name();
+        let mut words = vec!["up", &name, "--image", image];
+        let labels = engine::labels();
+        words.extend(labels.iter().map(String::as_str));
+        let ended = self.run(words);
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        ended.ok();
+        (Host::new(name), said)
+    }
+
     /// The options that every host of a test gets.
     pub fn options() -> Vec<String> {
         let mut options = vec!["--image".to_owned(), image().to_owned()];

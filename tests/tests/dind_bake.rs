@@ -77,10 +77,18 @@ fn images_come_from_an_archive_in_the_layout_of_the_oci() {
     let skopeo = |to: &str| Call::new("skopeo").args(["--insecure-policy", "copy", &from, to]).run().ok();
     skopeo(&format!("oci-archive:{}:{name}", file("oci.tar")));
     skopeo(&format!("oci-archive:{}", file("unnamed.tar")));
-    baking.write("docker-compose.yml", format!("services:\n  web:\n    image: {name}\n"));
+    let service = format!(
+        "services:\n  web:\n    image: {name}\n    command: [sleep, \"600\"]\n    stop_signal: SIGKILL\n"
+    );
+    baking.write("docker-compose.yml", service);
     let baked = baking.bake(&["--image-archive", "oci.tar"]);
     let text = baking.dind.run(["inspect", baked.tag()]).ok();
     assert!(text.contains(&name), "{text}");
+    // It runs, and what one is told of it is true: it has no API for others.
+    let (host, said) = baking.dind.up_of(baked.tag());
+    assert!(said.contains("dind exec -it") && !said.contains("TLS") && !said.contains("dind env"), "{said}");
+    host.wait_for_nested("compose-web-1");
+    drop(host);
     baking
         .fails(&["--image-archive", "unnamed.tar", "--pull", "never"])
         .exits(1)

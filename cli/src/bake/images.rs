@@ -19,6 +19,26 @@ use crate::options::Pull;
 use crate::progress::Progress;
 use crate::{image, output};
 
+/// Opens an archive that was named.
+///
+/// # Errors
+/// It is no file that can be read.
+pub(crate) fn open(file: &Path) -> Result<std::fs::File> {
+    let opened = std::fs::File::open(file).map_err(|e| unread(file, &e))?;
+    match opened.metadata() {
+        Ok(it) if it.is_file() => Ok(opened),
+        Ok(_) => Err(unread(file, &"it is no file")),
+        Err(e) => Err(unread(file, &e)),
+    }
+}
+
+fn unread(file: &Path, cause: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(
+        format!("cannot read the archive {}: {cause}", file.display()),
+        "name a file that docker save, or skopeo copy … oci-archive:FILE:NAME has written",
+    )
+}
+
 /// Passes the archives on that were named; of those in the OCI's layout, the images of `platform`. The names that they have brought.
 pub(crate) async fn archives(
     baker: &Baker<'_>,
@@ -30,13 +50,8 @@ pub(crate) async fn archives(
     for file in files {
         let name = file.display();
         progress.begin(&format!("loading {name}"), &format!("{name} is loaded"));
-        let unread = |cause: &dyn std::fmt::Display| {
-            Failure::usage(
-                format!("cannot read the archive {name}: {cause}"),
-                "name a file that docker save, or skopeo copy … oci-archive:FILE:NAME has written",
-            )
-        };
-        let mut opened = std::fs::File::open(file).map_err(|e| unread(&e))?;
+        let mut opened = open(file)?;
+        let unread = |cause: &dyn std::fmt::Display| unread(file, cause);
         let completion = archive::completion(&mut opened, platform).map_err(|e| unread(&e))?;
         opened.rewind().map_err(|e| unread(&e))?;
         let (length, rest) = completion.map_or((u64::MAX, Vec::new()), |it| (it.length, it.rest));
@@ -71,8 +86,9 @@ pub(crate) async fn archives(
 }
 
 fn in_words(cause: &str) -> &str {
-    if cause.contains("manifest.json: no such file") {
-        "it has neither the manifest.json of docker save nor the oci-layout of the OCI"
+    // The second where it takes the archive for one of the first engines, which had a folder for each layer.
+    if cause.contains("manifest.json: no such file") || cause.contains("/json: no such file") {
+        "it has no manifest.json of docker save, and no oci-layout that could be read: one in the OCI's layout may not be compressed"
     } else {
         cause
     }

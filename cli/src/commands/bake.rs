@@ -62,6 +62,9 @@ pub(crate) struct Bake {
 pub(crate) async fn run(context: &Context, bake: Bake) -> Result<()> {
     let (file, folder) = find(&bake.file)?;
     names::check_tag(&bake.tag)?;
+    for archive in &bake.image_archive {
+        images::open(archive)?;
+    }
     let progress = context.progress(bake.quiet);
     let mut interrupt = Interrupt::listen()?;
     let nothing = "nothing was made";

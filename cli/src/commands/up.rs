@@ -108,7 +108,9 @@ async fn bring_up(endpoint: &Endpoint, made: &Made, up: &Up, progress: &Progress
 fn usage(endpoint: &Endpoint, host: &Host, status: &Status, options: &HostOptions) -> String {
     let (dind, name) = (endpoint.command(), &host.name);
     let mut lines: Vec<(String, String)> = Vec::new();
-    if !options.local {
+    // Nor does an appliance serve its API to others, or a host that a variable made local.
+    let is_local = options.local || status.endpoint.docker_host.starts_with("unix:");
+    if !is_local {
         match reach::address(endpoint, host, &[dind_contract::API_PORT]) {
             Ok(address) => {
                 lines.push((
@@ -131,7 +133,7 @@ fn usage(endpoint: &Endpoint, host: &Host, status: &Status, options: &HostOption
     let width = lines.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     let mut text: String =
         lines.iter().map(|(command, what)| format!("  {command:width$}   {what}\n")).collect();
-    if !status.endpoint.tls_verify && !options.local {
+    if !status.endpoint.tls_verify && !is_local {
         text.push_str("\nwarning: it speaks no TLS: whoever reaches its port is root on it\n");
     }
     if let Some(engine) = host.label(labels::ENGINE) {
