@@ -9,6 +9,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 pub(crate) struct Changes(Inotify);
 
 impl Changes {
+    /// Does not wait for the disk where another process has the file open.
+    ///
     /// # Errors
     /// There is no such file, or the machine's `fs.inotify.max_user_instances` are used up.
     pub(crate) fn of(file: &Path) -> nix::Result<Self> {

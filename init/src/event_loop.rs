@@ -1,7 +1,8 @@
 //! The one loop: signals, exits, notifications, answers and timers become Events, and Actions become system calls.
 //!
 //! It has no policy, and it waits only in `poll`, whose timeout is the supervisor's next deadline. (Starting a process takes
-//! until its execve(2), and ending strays a walk through /proc; neither waits for anybody.)
+//! until its execve(2), and ending strays a walk through /proc; containerd has the file open whose changes are watched, so that the
+//! kernel knows its path. None of them waits for anybody.)
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -382,7 +383,7 @@ impl Host<'_> {
                 return Some(Event::StraysLeft { count: strays.len() });
             }
             Action::Watch => {
-                self.changes = self.prepared.image_names.as_deref().and_then(|file| Changes::of(file).ok());
+                self.watch_images();
                 match Watch::engine(Path::new(paths::DOCKER_SOCKET)) {
                     Ok(watch) => self.watch = Some(watch),
                     Err(_) => return Some(Event::WatchEnded),
@@ -411,6 +412,21 @@ impl Host<'_> {
             Action::Exit(_) => {}
         }
         None
+    }
+
+    /// Listens to what changes among the images, where the engine does not tell of all of it.
+    fn watch_images(&mut self) {
+        let Some(file) = &self.prepared.image_names else { return };
+        self.changes = match Changes::of(file) {
+            Ok(changes) => Some(changes),
+            Err(e) => {
+                let file = file.display();
+                self.log.warn(&format!(
+                    "changes of {file} cannot be seen ({}): images of BuildKit are brought to the disk with the next sync only; raise fs.inotify.max_user_instances, if that is the reason", e.desc()
+                ));
+                None
+            }
+        };
     }
 
     fn spawn(&mut self, service: usize) -> Event {

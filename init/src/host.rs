@@ -166,11 +166,6 @@ fn bring_up(
     let findings: Vec<Finding> = ground.decisions.iter().map(|decision| decision.finding.clone()).collect();
     ground::say(log, &findings);
     ground::refuse_missing(&ground.decisions)?;
-    // While Compose reads its file, which takes longer; but no disk is made for a file that may be bad.
-    let store = match ground::has_disk(&settings, &probed) {
-        true => None,
-        false => ground::start_store(&settings, &probed, &ground.engine_root)?,
-    };
     if let Some(host_keys) = host_keys {
         let said = host_keys.answer::<HostKeys>(&interrupts, log, None)?.said()?;
         log.info(&format!("host keys: {said}"));
@@ -194,13 +189,7 @@ fn bring_up(
         status: starting(&endpoint, &data_root, &findings, &warnings, application.is_some()),
     };
     ground.engine_root = ground::mount_disk(&settings, &probed, &interrupts, &mut door, &mut steps, log)?;
-    let store = match store {
-        None => ground::start_store(&settings, &probed, &ground.engine_root)?,
-        store => store,
-    };
-    if let Some(store) = store {
-        store.finish(&interrupts, &mut door, &mut steps, log)?;
-    }
+    ground::open_store(&settings, &probed, &ground.engine_root, &interrupts, &mut door, &mut steps, log)?;
     ground::repair(&settings, &data_root, &ground.engine_root, &interrupts, &mut door, &mut steps, log)?;
     ground::apply_limits(&settings);
     ground::make_links(&ground.decisions)?;

@@ -114,7 +114,8 @@ pub fn main() -> ExitCode {
         }
         Ok(Job::Application(duty)) => appliance::run(&duty),
         Ok(Job::Store { data_root, engine_root, linked }) => {
-            ask::print(&store::print(&data_root, &engine_root, linked));
+            let answer = store::prepare(&data_root, &engine_root, linked);
+            ask::print(&serde_json::to_string(&answer).unwrap_or_default());
             Ok(ExitCode::SUCCESS)
         }
         Ok(Job::LoadStore { data_root }) => store::load(&data_root),

@@ -1,4 +1,4 @@
-//! What the services are: how each is started, what it needs, and what a killed one leaves behind. Data only.
+//! What the services are: what each needs, how it is started, and what a killed one leaves behind.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -80,24 +80,20 @@ impl Dind {
     /// `dind up`, with these options beside the image under test and the labels of a test.
     #[track_caller]
     pub fn up(&self, options: &[&str]) -> Host {
-        let name = engine::unique_name();
-        self.run(
-            ["up", &name]
-                .into_iter()
-                .chain(Self::options().iter().map(String::as_str))
-                .chain(options.iter().copied()),
-        )
-        .ok();
-        Host::new(name)
+        let options = options.iter().copied().map(str::to_owned);
+        self.bring_up(Self::options().into_iter().chain(options).collect()).0
     }
 
     /// `dind up` of this image, and what it said.
     #[track_caller]
     pub fn up_of(&self, image: &str) -> (Host, String) {
+        self.bring_up([vec!["--image".to_owned(), image.to_owned()], engine::labels()].concat())
+    }
+
+    #[track_caller]
+    fn bring_up(&self, options: Vec<String>) -> (Host, String) {
         let name = engine::unique_name();
-        let mut words = vec!["up", &name, "--image", image];
-        let labels = engine::labels();
-        words.extend(labels.iter().map(String::as_str));
+        let words = [vec!["up".to_owned(), name.clone()], options].concat();
         let ended = self.run(words);
         let said = format!("{}{}", ended.stdout, ended.stderr);
         ended.ok();

@@ -122,6 +122,19 @@ fn a_new_version_replaces_what_was_baked_and_keeps_what_was_made() {
     host.docker(["run", "-d", "--name", "stands", "--network", "none", &name, "sleep", "1000"]).ok();
     host.stop();
     drop(host);
+    // A start that is refused for its application has replaced nothing.
+    let records = || -> Vec<String> {
+        let of_images =
+            |line: &&str| ["./dind.store", "./overlay2", "./image"].iter().any(|it| line.contains(it));
+        volume.listing().lines().filter(of_images).map(str::to_owned).collect()
+    };
+    let before = records();
+    made[1]
+        .options()
+        .volume(&volume, "/var/lib/docker")
+        .env("COMPOSE_PROJECT_NAME", "Bad Name")
+        .refused(64, &["invalid project name"]);
+    assert_eq!(records(), before);
     let host = run(&made[1], "two");
     assert_eq!(host.docker(["exec", "compose-web-1", "cat", "/version"]).ok(), "two");
     assert_eq!(host.docker(["exec", "compose-web-1", "cat", "/data/starts"]).ok(), "one\ntwo");

@@ -323,7 +323,8 @@ fn relative(path: &str) -> String {
     path.trim_start_matches('/').to_owned()
 }
 
-fn padded(size: u64) -> u64 {
+/// The length of a file's content in an archive, which has whole blocks.
+pub(super) fn padded(size: u64) -> u64 {
     size.div_ceil(BLOCK) * BLOCK
 }
 

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::appliance::padded;
 use super::names::{Name, check_tag};
 use crate::hash;
 
@@ -17,8 +18,6 @@ use crate::hash;
 const SMALL: u64 = 4 * 1024 * 1024;
 /// An index names other indexes at most so deep.
 const DEPTH: u8 = 4;
-/// A block of an archive.
-const BLOCK: u64 = 512;
 
 /// How an archive is made one that the engine loads.
 #[derive(Debug)]
@@ -138,7 +137,7 @@ impl<'a, R: Read + Seek> Layout<'a, R> {
         for entry in tar.entries_with_seek()? {
             let entry = entry?;
             let (at, size) = (entry.raw_file_position(), entry.size());
-            end = at + size.next_multiple_of(BLOCK);
+            end = at + padded(size);
             let path = entry.path()?;
             let path = path.strip_prefix("./").unwrap_or(&path).to_string_lossy().into_owned();
             if entry.header().entry_type().is_file() {

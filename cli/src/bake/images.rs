@@ -51,9 +51,8 @@ pub(crate) async fn archives(
         let name = file.display();
         progress.begin(&format!("loading {name}"), &format!("{name} is loaded"));
         let mut opened = open(file)?;
-        let unread = |cause: &dyn std::fmt::Display| unread(file, cause);
-        let completion = archive::completion(&mut opened, platform).map_err(|e| unread(&e))?;
-        opened.rewind().map_err(|e| unread(&e))?;
+        let completion = archive::completion(&mut opened, platform).map_err(|e| unread(file, &e))?;
+        opened.rewind().map_err(|e| unread(file, &e))?;
         let (length, rest) = completion.map_or((u64::MAX, Vec::new()), |it| (it.length, it.rest));
         let all = tokio::fs::File::from_std(opened).take(length).chain(std::io::Cursor::new(rest));
         let (told, heard) = tokio::sync::mpsc::unbounded_channel();

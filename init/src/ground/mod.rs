@@ -189,52 +189,33 @@ pub(crate) fn mount_disk(
     }
 }
 
-/// Whether the engine's data lies on a disk of its own.
-pub(crate) fn has_disk(settings: &Settings, probed: &Probed) -> bool {
-    storage::decide(settings, &probed.storage).disk.is_some()
-}
-
-/// Starts the process that gives the engine the images of the appliance's store, if there is one, and refuses a data root that needs
-/// another: other work can be done meanwhile.
+/// Gives the engine the images of the appliance's store, if there is one; refuses a data root that needs another.
 ///
 /// # Errors
-/// No process can be made.
-pub(crate) fn start_store(
+/// The store is damaged or missing, or a stop was asked for meanwhile.
+pub(crate) fn open_store(
     settings: &Settings,
     probed: &Probed,
     engine_root: &Path,
-) -> Result<Option<OpeningStore>, Failure> {
+    interrupts: &Interrupts,
+    door: &mut Door,
+    steps: &mut Steps,
+    log: &mut Log,
+) -> Result<(), NotUp> {
     if !store::is_wanted(&settings.daemon.data_root) {
-        return Ok(None);
+        return Ok(());
     }
-    let linked = storage::is_overlay2(settings, &probed.storage);
-    store::start(settings, engine_root, linked).map(|helper| Some(OpeningStore(helper)))
-}
-
-/// A store of which the engine is being given the images.
-pub(crate) struct OpeningStore(Helper);
-
-impl OpeningStore {
-    /// Waits until it is done.
-    ///
-    /// # Errors
-    /// The store is damaged or missing, or a stop was asked for meanwhile.
-    pub(crate) fn finish(
-        self,
-        interrupts: &Interrupts,
-        door: &mut Door,
-        steps: &mut Steps,
-        log: &mut Log,
-    ) -> Result<(), NotUp> {
-        let (answer, ms): (store::Answer, u64) = self.0.answer(interrupts, log, Some(door))?;
-        let (said, warnings) = answer.judge()?;
-        warnings.iter().for_each(|line| log.warn(line));
-        if let Some(said) = said {
-            log.info(&format!("store: {said}, in {ms} ms"));
-        }
-        steps.0.push(Step { name: "store".to_owned(), ms });
-        Ok(())
+    let began = Instant::now();
+    let helper = store::start(settings, engine_root, storage::is_overlay2(settings, &probed.storage))?;
+    let answer: store::Answer = helper.answer(interrupts, log, Some(door))?;
+    let (said, warnings) = answer.judge()?;
+    warnings.iter().for_each(|line| log.warn(line));
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if let Some(said) = said {
+        log.info(&format!("store: {said}, in {ms} ms"));
     }
+    steps.0.push(Step { name: "store".to_owned(), ms });
+    Ok(())
 }
 
 /// The file whose changes tell of new images beside the engine's own events, if there is one.

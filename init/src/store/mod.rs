@@ -22,7 +22,7 @@ use crate::layers;
 pub(crate) use check::{read, verify};
 pub(crate) use load::load;
 pub(crate) use make::make;
-pub(crate) use start::{Answer, is_wanted, print, start, unmount};
+pub(crate) use start::{Answer, is_wanted, prepare, start, unmount};
 
 /// A store whose manifest is the one that was sealed in.
 #[derive(Debug, Clone, PartialEq, Eq)]

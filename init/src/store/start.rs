@@ -1,7 +1,7 @@
 //! What a start does about a store: checks it, mounts its layers, and gives the engine their records. By a child, before the engine runs.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dind_contract::{exit, paths, store as format};
 use serde::{Deserialize, Serialize};
@@ -72,15 +72,8 @@ pub(crate) fn start(settings: &Settings, engine_root: &Path, linked: bool) -> Re
     Helper::start("the store", &arguments, &settings.environment, PATIENCE)
 }
 
-/// Does it and prints what came of it, and how many milliseconds it took: the work of the process that [`start`] starts.
-pub(crate) fn print(data_root: &Path, engine_root: &Path, linked: bool) -> String {
-    let began = Instant::now();
-    let answer = prepare(data_root, engine_root, linked);
-    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    serde_json::to_string(&(answer, ms)).unwrap_or_default()
-}
-
-fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Answer {
+/// Does it: the work of the process that [`start`] starts.
+pub(crate) fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Answer {
     let damaged = |cause: String| Answer::Refused {
         cause: format!("the store of this appliance cannot be used: {cause}"),
         help: "pull the appliance's image again, or bake it again".to_owned(),
