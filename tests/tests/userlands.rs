@@ -31,9 +31,16 @@ fn serves_and_stops(image: &BuiltImage) {
 #[test]
 fn nothing_but_the_engine() {
     let image = BuiltImage::of_the_engine();
-    let shell = Host::options().image(image.name(), "this test").run(["--entrypoint", "sh"]).create();
+    let options = || Host::options().image(image.name(), "this test");
+    let shell = options().run(["--entrypoint", "sh"]).create();
     dind_tests::docker(["start", shell.name()]).fails().says(&["\"sh\"", "not found"]);
     drop(shell);
+    // It has no /run either. With a read-only root none can be made, and that, not a container on trial, is what is missing.
+    for host in [options(), options().run(["--read-only"])] {
+        let doctor = host.arguments(["doctor"]).create().run_to_its_end();
+        assert!(doctor.stdout.contains("\n  containers\n"), "{doctor}");
+    }
+    options().run(["--read-only"]).refused(69, &["/run", "--tmpfs /run"]);
     serves_and_stops(&image);
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a child of PID 1: it may have threads")]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::thread;
@@ -55,8 +56,13 @@ pub(crate) struct Probed {
     pub(crate) needed: BTreeMap<String, Vec<IpAddr>>,
 }
 
+/// Where iptables-legacy has its lock.
+const LOCKS: &str = "/run";
+
 /// Makes every probe, those that take longest at the same time, and leaves nothing behind.
 pub(crate) fn run(data_root: &Path, wanted: &Wanted) -> Probed {
+    // An image may have none, and the host makes it while we probe. If it cannot be made, the probe says what is missing.
+    let _ = fs::create_dir_all(LOCKS);
     let needed = pools::look_up(&wanted.needed);
     thread::scope(|scope| {
         let firewall = (!wanted.no_firewall).then(|| scope.spawn(firewall::probe));

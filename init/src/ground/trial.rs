@@ -21,8 +21,8 @@ use crate::process;
 /// Longer than a trial takes on any machine, in seconds.
 const DEADLINE: u32 = 10;
 
-/// Where the trial mounts its root, in a mount namespace of its own.
-const ROOT: &str = "/run";
+/// Where the trial mounts its root, in a mount namespace of its own. An image may lack any other folder, also `/run`.
+const ROOT: &str = "/proc";
 
 /// What a container needs when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
