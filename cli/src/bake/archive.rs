@@ -69,11 +69,16 @@ pub(crate) fn completion(
 ) -> Result<Option<Completion>, String> {
     // What is no tar at all is the engine's to judge, which knows compressed ones, too.
     let Ok(mut layout) = Layout::read(archive) else { return Ok(None) };
-    if layout.files.contains_key("manifest.json") || !layout.files.contains_key("oci-layout") {
-        return Ok(None);
-    }
     if layout.is_cut {
         return Err("it is cut short".to_owned());
+    }
+    if layout.files.contains_key("manifest.json") {
+        return Ok(None);
+    }
+    if !layout.files.contains_key("oci-layout") {
+        // Who writes the layout may write this file last.
+        let has_blobs = layout.files.keys().any(|path| path.starts_with("blobs/"));
+        return if has_blobs { Err("it has no oci-layout".to_owned()) } else { Ok(None) };
     }
     let index: Index = layout.json("index.json")?;
     let mut images = Vec::new();
@@ -84,8 +89,10 @@ pub(crate) fn completion(
                 .iter()
                 .map(|layer| layout.present(&layer.digest))
                 .collect::<Result<_, _>>()?;
+            // Of a layer the engine knows what is in it; a configuration it takes as it is.
+            let (config, _) = layout.whole(&manifest.config.digest)?;
             images.push(json!({
-                "Config": layout.present(&manifest.config.digest)?,
+                "Config": config,
                 "RepoTags": name(&descriptor.annotations).into_iter().collect::<Vec<_>>(),
                 "Layers": layers,
             }));
@@ -169,6 +176,16 @@ impl<'a, R: Read + Seek> Layout<'a, R> {
         Ok(content)
     }
 
+    /// The file of a digest, and what is in it, which is what the digest says.
+    fn whole(&mut self, digest: &str) -> Result<(String, Vec<u8>), String> {
+        let path = self.present(digest)?;
+        let content = self.small(&path)?;
+        if digest != format!("sha256:{}", hash::sha256(&content)) {
+            return Err(format!("{path} in it is not what its name says"));
+        }
+        Ok((path, content))
+    }
+
     fn json<T: for<'de> Deserialize<'de>>(&mut self, path: &str) -> Result<T, String> {
         parse(path, &self.small(path)?)
     }
@@ -183,11 +200,7 @@ impl<'a, R: Read + Seek> Layout<'a, R> {
         if descriptor.platform.as_ref().is_some_and(|platform| !platform.is(wanted)) {
             return Ok(None);
         }
-        let path = self.present(&descriptor.digest)?;
-        let content = self.small(&path)?;
-        if descriptor.digest != format!("sha256:{}", hash::sha256(&content)) {
-            return Err(format!("{path} in it is not what its name says"));
-        }
+        let (path, content) = self.whole(&descriptor.digest)?;
         if let Ok(manifest) = serde_json::from_slice(&content) {
             return Ok(Some(manifest));
         }
@@ -302,9 +315,15 @@ mod tests {
         let mut bad = good.clone();
         bad.remove(2);
         assert!(refused(tar_of(&bad), "linux/amd64").starts_with("it lacks sha256:"));
+        // Its configuration, and its manifest.
+        for number in [1, 3] {
+            let mut bad = good.clone();
+            bad[number].1.push(b' ');
+            assert!(refused(tar_of(&bad), "linux/amd64").ends_with("is not what its name says"));
+        }
         let mut bad = good.clone();
-        bad[3].1.push(b' ');
-        assert!(refused(tar_of(&bad), "linux/amd64").ends_with("is not what its name says"));
+        bad.remove(0);
+        assert_eq!(refused(tar_of(&bad), "linux/amd64"), "it has no oci-layout");
         let mut bad = good.clone();
         bad[named("index.json")].1 = b"{".to_vec();
         assert!(refused(tar_of(&bad), "linux/amd64").starts_with("index.json in it is damaged"));

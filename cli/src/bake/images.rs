@@ -24,9 +24,9 @@ use crate::{image, output};
 /// # Errors
 /// It is no file that can be read.
 pub(crate) fn open(file: &Path) -> Result<std::fs::File> {
-    let opened = std::fs::File::open(file).map_err(|e| unread(file, &e))?;
-    match opened.metadata() {
-        Ok(it) if it.is_file() => Ok(opened),
+    // Looked at first: to open a pipe is to wait for who writes to it.
+    match std::fs::metadata(file) {
+        Ok(it) if it.is_file() => std::fs::File::open(file).map_err(|e| unread(file, &e)),
         Ok(_) => Err(unread(file, &"it is no file")),
         Err(e) => Err(unread(file, &e)),
     }
@@ -157,9 +157,14 @@ pub(crate) async fn get(
     Ok(())
 }
 
+/// Whether this says that a disk is full, be it the engine's words or a program's.
+pub(crate) fn is_full(cause: &str) -> bool {
+    cause.to_ascii_lowercase().contains("no space left")
+}
+
 /// What to do about a disk that is full, or else `other`.
 fn room_or(cause: &str, other: &str) -> String {
-    if cause.contains("no space left") {
+    if is_full(cause) {
         "make room where the endpoint keeps its volumes: docker system df shows what takes it, docker volume rm dind-bake dind-bake-store what earlier bakes left".to_owned()
     } else {
         other.to_owned()

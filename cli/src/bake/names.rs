@@ -55,20 +55,32 @@ pub(crate) fn untagged(name: &str) -> &str {
 /// No image can be called so.
 pub(crate) fn check_tag(tag: &str) -> Result<()> {
     let name = Name::parse(tag);
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-/:".contains(c);
     let (repository, version) = name.sealed.split_at(untagged(&name.sealed).len());
-    let good_version = version.chars().skip(1).all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-    if name.digest.is_none()
-        && repository.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && repository.chars().all(allowed)
-        && good_version
-    {
+    if name.digest.is_none() && repository.split('/').all(is_part) && is_version(version) {
         return Ok(());
     }
     Err(Failure::usage(
         format!("{tag:?} cannot be the name of an image"),
         "give a name in lower case, with a tag: -t shop:1.4",
     ))
+}
+
+/// Whether a repository's path may have this between two slashes; a port may follow a registry's name.
+fn is_part(part: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    part.starts_with(plain)
+        && part.ends_with(plain)
+        && part.chars().all(|c| plain(c) || "._-:".contains(c))
+        && !part.contains("..")
+}
+
+/// Whether this, with its colon, may follow a repository's name.
+fn is_version(version: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let version = version.strip_prefix(':').unwrap_or_default();
+    version.len() <= 128
+        && version.starts_with(plain)
+        && version.chars().all(|c| plain(c) || ".-".contains(c))
 }
 
 #[cfg(test)]
@@ -80,7 +92,19 @@ mod tests {
         for good in ["shop", "shop:1.4", "h:5000/a/shop:V1", "a.b/c_d"] {
             assert!(check_tag(good).is_ok(), "{good}");
         }
-        for bad in ["", "Shop", "shop:a b", "shop@sha256:0", "sh op"] {
+        for bad in [
+            "",
+            "Shop",
+            "shop:a b",
+            "shop@sha256:0",
+            "sh op",
+            "shop:",
+            "shop/",
+            "a//b",
+            "shop-",
+            "a..b",
+            "shop:.x",
+        ] {
             assert!(check_tag(bad).is_err(), "{bad}");
         }
     }

@@ -388,8 +388,7 @@ impl Work<'_> {
             }
         };
         let tag = &self.wish.tag;
-        let full = |text: &str| text.contains("no space left") || text.contains("No space left");
-        let help = |text: &str| match full(text) {
+        let help = |text: &str| match images::is_full(text) {
             true => {
                 "make room where the endpoint keeps its images (docker system df), and for temporary files here"
             }

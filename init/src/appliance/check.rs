@@ -99,7 +99,8 @@ fn as_baked(project: &Project, store: &Path, mut variables: impl Iterator<Item =
     }
     let config: Value = serde_json::from_str(&text).ok()?;
     let mut services = config.get("services")?.as_object()?.values();
-    let depends = services.any(|service| service.get("profiles").or(service.get("env_file")).is_some());
+    let depends =
+        services.any(|it| ["profiles", "env_file", "label_file"].iter().any(|key| it.get(key).is_some()));
     config.get("name")?.as_str().filter(|name| !depends && !name.is_empty()).map(str::to_owned)
 }
 

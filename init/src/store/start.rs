@@ -115,6 +115,8 @@ pub(crate) fn prepare(data_root: &Path, engine_root: &Path, linked: bool) -> Ans
                 help: "give the host loop devices (--device-cgroup-rule 'a *:* rwm') on a kernel with erofs, or another volume".to_owned(),
             };
         }
+        // What the engine loads is the user's from then on: no later version replaces it.
+        let _ = std::fs::remove_file(data_root.join(paths::STORE_FILE));
         let warning = format!(
             "the store cannot be mounted ({why}): its {images} images are extracted and loaded, which takes longer; \
              --device-cgroup-rule 'a *:* rwm' and a kernel with erofs and loop devices avoid that"
