@@ -7,6 +7,7 @@ use crate::engine::IMAGE;
 pub(crate) const OPTIONS: &[&str] = &[
     "--cap-add=SYS_ADMIN",
     "--cap-add=NET_ADMIN",
+    "--cap-add=SYS_PTRACE",
     "--security-opt=seccomp=unconfined",
     "--security-opt=apparmor=unconfined",
     "--security-opt=systempaths=unconfined",

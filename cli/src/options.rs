@@ -232,7 +232,7 @@ impl HostOptions {
         } else {
             // By these a client will call the host: the endpoint's own address, and what a port was bound to.
             let machine = endpoint.machine();
-            names.extend((machine != "localhost").then_some(machine));
+            names.extend(Some(machine.as_str()).filter(|name| *name != "localhost").map(str::to_owned));
             let ours = published.iter().filter(|published| matches!(published.port, API_PORT | PLAIN_PORT));
             names.extend(
                 ours.filter_map(|published| published.address)
@@ -259,7 +259,7 @@ impl HostOptions {
             host.privileged = Some(true);
             return;
         }
-        host.cap_add = Some(vec!["SYS_ADMIN".to_owned(), "NET_ADMIN".to_owned()]);
+        host.cap_add = Some(["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"].map(str::to_owned).to_vec());
         host.security_opt = Some(vec!["seccomp=unconfined".to_owned(), "apparmor=unconfined".to_owned()]);
         host.device_cgroup_rules = Some(vec!["a *:* rwm".to_owned()]);
     }

@@ -38,11 +38,13 @@ fn beside(image: &str, what: &str) -> String {
 }
 
 /// The run options that the README documents: what a host needs instead of `--privileged`.
-pub const RUN_OPTIONS: [&str; 10] = [
+pub const RUN_OPTIONS: [&str; 12] = [
     "--cap-add",
     "SYS_ADMIN",
     "--cap-add",
     "NET_ADMIN",
+    "--cap-add",
+    "SYS_PTRACE",
     "--security-opt",
     "seccomp=unconfined",
     "--security-opt",

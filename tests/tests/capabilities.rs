@@ -1,6 +1,6 @@
 //! The options that a host needs, each taken away in turn: docs/capabilities.md says what happens then.
 
-use dind_tests::{Call, Ended, Host, RUN_OPTIONS, docker, image};
+use dind_tests::{Call, Ended, Host, HostOptions, POLITE, RUN_OPTIONS, docker, image};
 use serde_json::Value;
 
 /// What Docker gives to every container.
@@ -64,12 +64,12 @@ fn with_all_of_them_nothing_is_missing() {
 }
 
 #[test]
-fn without_sys_admin_or_net_admin_a_host_refuses_to_start() {
-    for capability in ["SYS_ADMIN", "NET_ADMIN"] {
+fn without_a_capability_of_its_own_a_host_refuses_to_start() {
+    for capability in ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"] {
         refused_without(
             capability,
             "capabilities",
-            &[&format!("this container lacks {capability}:"), "--cap-add"],
+            &[&format!("this container lacks {capability}:"), &format!("--cap-add {capability}")],
         );
     }
 }
@@ -122,7 +122,7 @@ fn none_of_dockers_own_capabilities_can_be_dropped() {
 }
 
 #[test]
-fn sixteen_capabilities_are_enough() {
+fn seventeen_capabilities_are_enough() {
     let mut options = vec!["--cap-drop", "ALL"];
     options.extend(DEFAULTS.iter().flat_map(|capability| ["--cap-add", capability]));
     let host = Host::options().run(options).start();
@@ -132,6 +132,22 @@ fn sixteen_capabilities_are_enough() {
     host.build("app", "FROM busybox\nRUN echo built > /built\n");
     host.stop();
     host.assert_exited(0);
+}
+
+/// A container inside is given what its host has, and no more.
+#[test]
+fn a_capability_that_a_container_asks_for_is_given_to_the_host_first() {
+    let asked =
+        ["run", "--rm", "--cap-add", "IPC_LOCK", "--cap-drop", "ALL", "busybox", "cat", "/proc/self/status"];
+    let host = Host::options().start();
+    host.load_busybox();
+    host.docker(asked).fails().says(&["invalid CapAdd", "CAP_IPC_LOCK"]);
+    host.docker(["run", "--rm", "--cap-add", "ALL", "busybox", "true"]).ok();
+    drop(host);
+    let host = Host::options().run(["--cap-add", "IPC_LOCK"]).start();
+    host.load_busybox();
+    // Capability 14 and no other (capability.h).
+    assert!(host.docker(asked).ok().contains("CapEff:\t0000000000004000"));
 }
 
 /// `/proc/sys` arrives read-only and is made writable; the rest of what Docker masks is in nobody's way.
@@ -157,15 +173,38 @@ fn the_paths_that_docker_masks_may_stay_masked() {
     assert_eq!(host.alarms(), []);
 }
 
-/// A container whose mounts are refused: the host's own are, too, and the cause is named and not the first of its effects.
-#[test]
-fn where_nobody_may_mount_the_cause_is_named() {
+/// A host with the documented options, but with a seccomp profile that refuses this system call and no other.
+fn refusing(call: &str) -> (tempfile::NamedTempFile, HostOptions) {
     let profile = tempfile::NamedTempFile::new().unwrap();
-    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    let text = format!(
+        r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": ["{call}"], "action": "SCMP_ACT_ERRNO"}}]}}"#
+    );
     std::fs::write(profile.path(), text).unwrap();
     let seccomp = format!("seccomp={}", profile.path().display());
     let options: Vec<&str> =
         all_but("seccomp=unconfined").into_iter().chain(["--security-opt", &seccomp]).collect();
-    Host::options().instead(&options).refused(69, &["may not mount", "apparmor=unconfined"]);
+    (profile, Host::options().instead(&options))
+}
+
+/// A container whose mounts are refused: the host's own are, too, and the cause is named and not the first of its effects.
+#[test]
+fn where_nobody_may_mount_the_cause_is_named() {
+    let (_profile, options) = refusing("mount");
+    options.refused(69, &["may not mount", "apparmor=unconfined"]);
+}
+
+#[test]
+fn where_nobody_may_join_a_container_the_cause_is_named() {
+    let (_profile, options) = refusing("setns");
+    options.refused(69, &["may not be joined", "setns", "seccomp=unconfined"]);
+}
+
+/// ptrace(2) itself is for debuggers: what joins a container needs the capability and not the call.
+#[test]
+fn without_the_call_ptrace_containers_of_other_users_are_joined() {
+    let (_profile, options) = refusing("ptrace");
+    let host = options.start();
+    host.load_busybox();
+    host.run_nested("other", &["--user", "1234"], POLITE);
+    assert_eq!(host.docker(["exec", "other", "id", "-u"]).ok(), "1234");
 }

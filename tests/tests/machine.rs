@@ -77,7 +77,7 @@ fn a_second_host_in_the_same_place_is_refused_and_harms_nothing() {
 #[test]
 fn without_its_capabilities_a_host_says_what_it_lacks() {
     let bare = Call::new("docker").args(["run", "--rm", image()]).within(30).run();
-    bare.exits(69).says(&["this container lacks NET_ADMIN and SYS_ADMIN", "\n  help: "]);
+    bare.exits(69).says(&["this container lacks NET_ADMIN and SYS_ADMIN and SYS_PTRACE", "\n  help: "]);
 }
 
 #[test]

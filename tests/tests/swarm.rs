@@ -106,7 +106,7 @@ const HOSTS: &str = r#"{
     "TaskTemplate": {
         "ContainerSpec": {
             "Image": "host",
-            "CapabilityAdd": ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"],
+            "CapabilityAdd": ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"],
             "Privileges": {"Seccomp": {"Mode": "unconfined"}, "AppArmor": {"Mode": "disabled"}}
         },
         "RestartPolicy": {"Condition": "none"}
@@ -137,7 +137,9 @@ fn hosts_are_replicas_of_a_service_without_being_privileged() {
 
     // The docker command can give capabilities, and nothing of what forbids them: the host says so, and ends.
     let create = ["service", "create", "--detach", "--no-resolve-image", "--name", "by-the-command"];
-    let create = create.into_iter().chain(["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"]);
+    let capabilities =
+        ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"].into_iter().flat_map(|name| ["--cap-add", name]);
+    let create = create.into_iter().chain(capabilities);
     node.docker(create.chain(["--restart-condition", "none", "host"])).ok();
     let task = until("the task to end", 60, || {
         let tasks = tasks(&node, "by-the-command");

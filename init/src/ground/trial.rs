@@ -1,17 +1,22 @@
 //! A container on trial: what runc does for every container, done once by direct system calls, in a process that ends with
 //! it. What is refused here makes every nested container impossible; a host that came up all the same would be of no use.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::{ForkResult, alarm, chdir, fork, pivot_root};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, alarm, chdir, fork, pivot_root, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
@@ -24,7 +29,22 @@ const DEADLINE: u32 = 10;
 /// Where the trial mounts its root, in a mount namespace of its own. An image may lack any other folder, also `/run`.
 const ROOT: &str = "/proc";
 
-/// What a container needs when it starts.
+/// What a container has of its own, beside its pid namespace.
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWNET);
+
+/// What `docker exec` joins, in the order of runc: the mounts last, because /proc goes with them.
+const JOINED: [&str; 5] = ["ipc", "uts", "net", "pid", "mnt"];
+
+/// The user and group of the container on trial: `nobody` on every system.
+const NOBODY: u32 = 65534;
+
+/// More than a report has, in bytes.
+const LONGEST_REPORT: u64 = 64 << 10;
+
+/// What a container needs, from its start on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Step {
     /// A session keyring of its own.
@@ -41,17 +61,25 @@ enum Step {
     Devices,
     /// A root of its own.
     Root,
+    /// A user that is not root.
+    User,
+    /// That the engine may look into the namespaces of a process of another user.
+    Open,
+    /// That processes from outside join those namespaces: `docker exec`, `--network container:`, `--pid container:`.
+    Join,
 }
 
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Trial {
-    /// Each step that was refused, and the kernel's words for it.
-    refused: Vec<(Step, String)>,
-    /// Whether a device may be opened that Docker does not give to containers.
-    every_device: bool,
+    /// Each step that was refused, and the kernel's error for it.
+    refused: Vec<(Step, i32)>,
+    /// Whether a device may be opened that Docker does not give to containers, if it came so far.
+    every_device: Option<bool>,
     /// Whether it came to its end.
     finished: bool,
+    /// The signal that ended it before.
+    killed: Option<i32>,
 }
 
 /// Has another process make the trial, since nobody returns from it.
@@ -65,49 +93,106 @@ pub(super) fn probe() -> Trial {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output();
-    output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default()
+    let Ok(output) = output else { return Trial::default() };
+    let told = serde_json::from_slice(&output.stdout).ok();
+    told.unwrap_or_else(|| Trial { killed: output.status.signal(), ..Trial::default() })
 }
 
 /// Makes the trial and prints what came of it: the work of the process that [`probe`] starts.
+///
+/// That process stays where runc does its work, outside. A child of it is the container, which tells what it was refused and
+/// then lets itself be joined.
 pub(crate) fn run() {
     let _ = set_pdeathsig(Signal::SIGKILL);
     alarm::set(DEADLINE);
+    ask::print(&serde_json::to_string(&attempt()).unwrap_or_default());
+}
+
+fn attempt() -> Trial {
     let mut trial = Trial::default();
     trial.take(Step::Keyring, join_session_keyring());
-    let namespaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWNET;
-    if trial.take(Step::Namespaces, unshare(namespaces)) {
-        // SAFETY: this process has one thread.
-        match unsafe { fork() } {
-            // The first process of the new pid namespace, and the only one in sight of a new /proc.
-            Ok(ForkResult::Child) => {
-                let _ = set_pdeathsig(Signal::SIGKILL);
-                trial.contain();
+    let Ok((outside, inside)) = UnixStream::pair() else { return trial };
+    if !trial.take(Step::Namespaces, unshare(CloneFlags::CLONE_NEWPID)) {
+        trial.finished = true;
+        return trial;
+    }
+    // SAFETY: this process has one thread.
+    match unsafe { fork() } {
+        // The first process of the new pid namespace, and the only one in sight of a new /proc.
+        Ok(ForkResult::Child) => {
+            drop(outside);
+            trial.be_container(inside);
+            std::process::exit(0)
+        }
+        Ok(ForkResult::Parent { child }) => {
+            drop(inside);
+            let mut trial = trial.report_of(&outside).join(child);
+            // With it the container ends.
+            drop(outside);
+            if let Ok(WaitStatus::Signaled(_, signal, _)) = waitpid(child, None)
+                && !trial.finished
+            {
+                trial.killed = Some(signal as i32);
             }
-            Ok(ForkResult::Parent { child }) => {
-                // The child answers.
-                let _ = nix::sys::wait::waitpid(child, None);
-                return;
-            }
-            Err(e) => {
-                trial.take(Step::Namespaces, Err(e));
-            }
+            trial
+        }
+        Err(e) => {
+            trial.take(Step::Namespaces, Err(e));
+            trial.finished = true;
+            trial
         }
     }
-    trial.finished = true;
-    ask::print(&serde_json::to_string(&trial).unwrap_or_default());
 }
 
 impl Trial {
     /// Takes note of what a step was answered; whether it was done.
     fn take(&mut self, step: Step, answer: nix::Result<()>) -> bool {
         if let Err(e) = answer {
-            self.refused.push((step, e.desc().to_lowercase()));
+            self.refused.push((step, e as i32));
         }
         answer.is_ok()
+    }
+
+    /// Does what a container does, tells what it was refused, and stays, as a process of another user, until the connection ends.
+    fn be_container(mut self, mut connection: UnixStream) {
+        let _ = set_pdeathsig(Signal::SIGKILL);
+        if self.take(Step::Namespaces, unshare(NAMESPACES)) {
+            self.contain();
+            self.take(Step::User, become_another_user());
+        }
+        self.finished = true;
+        let told = serde_json::to_vec(&self).ok().and_then(|report| connection.write_all(&report).ok());
+        if told.is_some() && connection.shutdown(Shutdown::Write).is_ok() {
+            let _ = connection.read(&mut [0]);
+        }
+    }
+
+    /// What the container tells; nothing, if it ended before.
+    fn report_of(self, connection: &UnixStream) -> Self {
+        let mut report = Vec::new();
+        let read = { connection }.take(LONGEST_REPORT).read_to_end(&mut report);
+        read.ok().and_then(|_| serde_json::from_slice(&report).ok()).unwrap_or(self)
+    }
+
+    /// Joins the container, as `docker exec --user`, `--network container:` and `--pid container:` do.
+    fn join(mut self, container: Pid) -> Self {
+        if !self.finished || !self.refused.is_empty() {
+            return self;
+        }
+        match JOINED.map(|name| File::open(format!("/proc/{container}/ns/{name}"))) {
+            [Ok(ipc), Ok(uts), Ok(net), Ok(pid), Ok(mnt)] => {
+                let joined =
+                    [ipc, uts, net, pid, mnt].iter().try_for_each(|file| setns(file, CloneFlags::empty()));
+                if self.take(Step::Join, joined) {
+                    self.take(Step::Join, run_inside());
+                }
+            }
+            opened => {
+                let error = opened.into_iter().find_map(Result::err).and_then(|e| e.raw_os_error());
+                self.take(Step::Open, Err(Errno::from_raw(error.unwrap_or_default())));
+            }
+        }
+        self
     }
 
     /// Builds the root of a container and moves into it.
@@ -134,10 +219,32 @@ impl Trial {
         };
         let null = node("null", 3).and_then(|path| open(&path));
         self.take(Step::Devices, null);
-        self.every_device = node("nothing", 13).is_ok_and(|path| open(&path) == Err(Errno::ENXIO));
+        self.every_device = Some(node("nothing", 13).is_ok_and(|path| open(&path) == Err(Errno::ENXIO)));
         let moved =
             chdir(root).and_then(|()| pivot_root(".", ".")).and_then(|()| umount2(".", MntFlags::MNT_DETACH));
         self.take(Step::Root, moved);
+    }
+}
+
+/// The user and group `nobody`. A process that changes its user also stops being dumpable, as one of a database does.
+fn become_another_user() -> nix::Result<()> {
+    setgroups(&[])?;
+    setresgid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
+    setresuid(NOBODY.into(), NOBODY.into(), NOBODY.into())?;
+    // The change took it away.
+    set_pdeathsig(Signal::SIGKILL)
+}
+
+/// A process of another user in the namespaces that were joined, as one that `docker exec` brings.
+fn run_inside() -> nix::Result<()> {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }? {
+        ForkResult::Child => std::process::exit(become_another_user().map_or_else(|e| e as i32, |()| 0)),
+        ForkResult::Parent { child } => match waitpid(child, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, error) => Err(Errno::from_raw(error)),
+            _ => Err(Errno::ECHILD),
+        },
     }
 }
 
@@ -157,20 +264,32 @@ fn join_session_keyring() -> nix::Result<()> {
     }
 }
 
+/// The subject of what is decided about containers, and what is chosen where none can run.
+const SUBJECT: &str = "containers";
+const NONE: &str = "none can run";
+
 /// Whether containers can run here, and what they cannot do.
 pub(super) fn decide(trial: &Trial) -> Vec<Decision> {
-    vec![containers(trial), devices(trial)]
+    [containers(trial)].into_iter().chain(trial.every_device.map(devices)).collect()
 }
 
 fn containers(trial: &Trial) -> Decision {
-    const SUBJECT: &str = "containers";
     if !trial.finished {
-        return Decision::good(SUBJECT, "a container on trial did not come to its end", "none can run")
-            .missing("look at the machine: it may be out of memory or processes");
+        return unfinished(trial.killed);
     }
-    let Some((step, e)) = trial.refused.first() else {
+    let Some(&(step, error)) = trial.refused.first() else {
         return Decision::good(SUBJECT, "a container on trial could be started", "they run");
     };
+    let error = Errno::from_raw(error);
+    let decision = |what: &str, chosen: &'static str| {
+        let error = error.desc().to_lowercase();
+        Decision::good(SUBJECT, format!("a container on trial may not {what}: {error}"), chosen)
+    };
+    if matches!(error, Errno::EAGAIN | Errno::ENOMEM | Errno::ENOSPC) {
+        return decision("have what every container has", NONE)
+            .because("a limit is reached")
+            .missing("raise it: --pids-limit, --memory, or /proc/sys/user/max_*_namespaces of the machine");
+    }
     let (what, option) = match step {
         Step::Keyring => ("join a session keyring", "--security-opt seccomp=unconfined"),
         Step::Root => ("change its root (pivot_root)", "--security-opt seccomp=unconfined"),
@@ -184,17 +303,43 @@ fn containers(trial: &Trial) -> Decision {
         Step::Proc => ("mount its /proc", "--security-opt systempaths=unconfined"),
         Step::Sys => ("mount its /sys", "--security-opt systempaths=unconfined"),
         Step::Devices => ("have its /dev/null", "--cap-add MKNOD and --device-cgroup-rule 'a *:* rwm'"),
+        Step::User => ("run as another user than root", "--cap-add SETGID --cap-add SETUID"),
+        Step::Open => (
+            "be joined by docker exec and health checks while it runs as another user than root",
+            "--cap-add SYS_PTRACE",
+        ),
+        Step::Join => {
+            ("be joined (setns) by docker exec and health checks", "--security-opt seccomp=unconfined")
+        }
     };
-    Decision::good(SUBJECT, format!("a container on trial may not {what}: {e}"), "none can run")
-        .because("every container inside would fail in the same way")
-        .missing(format!("start the host with {option}, or with --privileged"))
+    let (chosen, why) = match step {
+        Step::Open => (
+            "no host can be of use",
+            "containers that change their user would run and never be healthy: those of most databases",
+        ),
+        _ => (NONE, "every container inside would fail in the same way"),
+    };
+    decision(what, chosen).because(why).missing(format!("start the host with {option}, or with --privileged"))
 }
 
-fn devices(trial: &Trial) -> Decision {
-    let decision = |found| {
-        Decision::good("devices", found, if trial.every_device { "all" } else { "Docker's usual ones" })
-    };
-    if trial.every_device {
+/// A trial that was ended by a signal, or of which nothing is known.
+fn unfinished(killed: Option<i32>) -> Decision {
+    let found = "a container on trial did not come to its end";
+    match killed {
+        // What a seccomp profile kills for (SCMP_ACT_KILL_PROCESS).
+        Some(libc::SIGSYS) => Decision::good(SUBJECT, format!("{found}: a seccomp profile killed it"), NONE)
+            .missing("start the host with --security-opt seccomp=unconfined, or with --privileged"),
+        Some(signal) => Decision::good(SUBJECT, format!("{found}: signal {signal} killed it"), NONE)
+            .missing("look at the machine: it may be out of memory, or too slow"),
+        None => Decision::good(SUBJECT, found, NONE)
+            .missing("look at the machine: it may be out of memory or processes"),
+    }
+}
+
+fn devices(every: bool) -> Decision {
+    let decision =
+        |found| Decision::good("devices", found, if every { "all" } else { "Docker's usual ones" });
+    if every {
         return decision("this container may use every device");
     }
     decision("this container may use some devices only")
@@ -210,9 +355,10 @@ mod tests {
 
     fn trial(refused: &[Step]) -> Trial {
         Trial {
-            refused: refused.iter().map(|step| (*step, "operation not permitted".to_owned())).collect(),
-            every_device: true,
+            refused: refused.iter().map(|step| (*step, libc::EPERM)).collect(),
+            every_device: Some(true),
             finished: true,
+            killed: None,
         }
     }
 
@@ -225,7 +371,13 @@ mod tests {
             (trial(&[Step::Proc]), "its /proc", "systempaths=unconfined"),
             (trial(&[Step::Namespaces]), "namespaces", "SYS_ADMIN"),
             (trial(&[Step::Devices]), "/dev/null", "MKNOD"),
+            (trial(&[Step::User]), "another user", "SETUID"),
+            (trial(&[Step::Open]), "docker exec", "SYS_PTRACE"),
+            (trial(&[Step::Join]), "setns", "seccomp=unconfined"),
             (Trial::default(), "did not come to its end", "out of memory"),
+            (Trial { killed: Some(libc::SIGSYS), ..Trial::default() }, "seccomp", "seccomp=unconfined"),
+            (Trial { killed: Some(libc::SIGALRM), ..Trial::default() }, "signal 14", "too slow"),
+            (Trial { refused: vec![(Step::Join, libc::EAGAIN)], ..trial(&[]) }, "try again", "--pids-limit"),
         ];
         for (trial, found, better) in table {
             let finding = containers(&trial).finding;
@@ -238,8 +390,10 @@ mod tests {
 
     #[test]
     fn fewer_devices_are_a_fallback() {
-        assert_eq!(devices(&trial(&[])).finding.verdict, Verdict::Good);
-        let some = Trial { every_device: false, ..trial(&[]) };
-        assert_eq!(devices(&some).finding.verdict, Verdict::Fallback);
+        assert_eq!(devices(true).finding.verdict, Verdict::Good);
+        assert_eq!(devices(false).finding.verdict, Verdict::Fallback);
+        // One that ended before says nothing about devices.
+        assert_eq!(decide(&Trial::default()).len(), 1);
+        assert_eq!(decide(&trial(&[])).len(), 2);
     }
 }

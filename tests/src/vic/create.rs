@@ -87,7 +87,7 @@ fn machine(host: &Value, cpus: i64, memory_mib: i64) -> Map<String, Value> {
     machine.remove("CpuCount");
     machine.insert("CpusetCpus".into(), format!("0-{}", cpus - 1).into());
     machine.insert("Memory".into(), (memory_mib * MIB).into());
-    machine.insert("CapAdd".into(), json!(["SYS_ADMIN", "NET_ADMIN"]));
+    machine.insert("CapAdd".into(), json!(["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"]));
     machine.insert("SecurityOpt".into(), json!(["seccomp=unconfined", "apparmor=unconfined"]));
     machine.insert("DeviceCgroupRules".into(), json!(["a *:* rwm"]));
     // What VIC opens on its public interface the stand-in opens on its own: nothing but this machine reaches it.
