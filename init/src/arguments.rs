@@ -1,14 +1,15 @@
 //! What `dind-init` was called for.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use dind_contract::{paths, variables};
 
 use crate::appliance::{Duty, Project};
+use crate::client;
 use crate::failure::Failure;
 use crate::ground::Wanted;
 use crate::process;
@@ -23,6 +24,8 @@ pub(crate) enum Job {
     Host(Vec<String>),
     /// Run a host for as long as a command runs in the foreground.
     Command(Vec<OsString>),
+    /// Run a command as a client of an engine elsewhere.
+    Client(Vec<OsString>),
     /// Run a command, without a host.
     Exec(Vec<OsString>),
     /// Print how the host is.
@@ -75,8 +78,9 @@ pub(crate) enum Job {
 ///
 /// Without arguments it runs a host: containerd and dockerd, until it is told to stop. Arguments that begin with a dash, or that
 /// follow the word `dockerd`, are more options for dockerd. Any other word that is none of the commands below is a command to run
-/// on the host: once the Docker API answers it runs in the foreground, on the terminal if there is one, and when it has ended
-/// the host ends, with its exit code. Until then the host's log is in /run/dind/log.
+/// on the host, docker's commands with or without the word `docker`: once the Docker API answers it runs in the foreground, on
+/// the terminal if there is one, and when it has ended the host ends, with its exit code. Until then the host's log is in
+/// /run/dind/log. In a container that was given nothing of what a host needs, the command runs alone, and standard error says so.
 #[derive(Debug, Parser)]
 #[command(name = "dind-init", version, disable_help_subcommand = true)]
 struct Line {
@@ -205,11 +209,13 @@ enum Helper {
     CopyDataRoot { source: PathBuf, target: PathBuf },
 }
 
-/// The words of a command line, whose first is the name that the program was called by: a link to it is called `adduserkey`.
+/// The words of a command line, whose first is the name that the program was called by. Called by one of its links it does what that
+/// says, as if it was the first argument.
 pub(crate) fn words(mut line: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let name = line.next().map(PathBuf::from).unwrap_or_default();
-    let is_link = name.file_name().is_some_and(|name| name == "adduserkey");
-    is_link.then(|| OsString::from("adduserkey")).into_iter().chain(line)
+    let links = ["adduserkey", ENTRYPOINT, client::ENTRYPOINT];
+    let link = links.into_iter().find(|link| name.file_name().is_some_and(|name| name == *link));
+    link.map(OsString::from).into_iter().chain(line)
 }
 
 /// Reads the arguments (without the program's name).
@@ -225,16 +231,33 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         Some("--version" | "-v" | "-V") => {
             Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
         }
-        // As in `docker:dind`, whose entry point runs any other word as a command. `--` says that one follows.
-        Some(ENTRYPOINT | "--") if is_command(words.get(1)) => {
+        Some(client::ENTRYPOINT) => as_client(words.get(1..).unwrap_or_default()),
+        // `--` says that a command follows, whatever it is called.
+        Some("--") if is_command(words.get(1)) => {
             Ok(Job::Command(words.get(1..).unwrap_or_default().to_vec()))
+        }
+        // As in `docker:dind`, whose entry point runs any other word as a command.
+        Some(ENTRYPOINT) if is_command(words.get(1)) => {
+            Ok(Job::Command(client::complete(words.get(1..).unwrap_or_default())))
         }
         None | Some("dockerd" | ENTRYPOINT) => Ok(Job::Host(texts(words)?)),
         Some(option) if option.starts_with('-') => Ok(Job::Host(texts(words)?)),
         Some("status" | "wait" | "health" | "doctor" | "verify" | "adduserkey" | process::HELPER) => {
             subcommand(&texts(words)?)
         }
-        Some(_) => Ok(Job::Command(words)),
+        Some(_) => Ok(Job::Command(client::complete(&words))),
+    }
+}
+
+/// A client's command; `dockerd` is none, here as in `docker:dind`.
+fn as_client(words: &[OsString]) -> Result<Job, Failure> {
+    match words.first() {
+        None => Err(Failure::usage(
+            "docker-entrypoint.sh lacks the command to run",
+            "give it one: docker-entrypoint.sh docker info, or docker-entrypoint.sh sh",
+        )),
+        Some(first) if first == "dockerd" => Ok(Job::Host(texts(words.to_vec())?)),
+        Some(_) => Ok(Job::Client(client::complete(words))),
     }
 }
 
@@ -243,12 +266,9 @@ fn is_command(word: Option<&OsString>) -> bool {
     word.is_some_and(|word| word != "dockerd" && !word.as_encoded_bytes().starts_with(b"-"))
 }
 
-/// The options of a call by the name of `docker:dind`'s entry point, as the program or as its first argument.
-pub(crate) fn as_entrypoint<'a>(program: Option<&OsStr>, options: &'a [String]) -> Option<&'a [String]> {
-    match options.split_first() {
-        Some((first, rest)) if first == ENTRYPOINT => Some(rest),
-        _ => (Path::new(program?).file_name()? == ENTRYPOINT).then_some(options),
-    }
+/// The options of a call by the name of `docker:dind`'s entry point.
+pub(crate) fn as_entrypoint(options: &[String]) -> Option<&[String]> {
+    options.split_first().filter(|(first, _)| *first == ENTRYPOINT).map(|(_, rest)| rest)
 }
 
 fn texts(words: Vec<OsString>) -> Result<Vec<String>, Failure> {
@@ -390,9 +410,41 @@ mod tests {
             assert_eq!(job(line), Ok(Job::Exec(words(command))), "{line}");
         }
         assert!(matches!(job("exec --help"), Ok(Job::Print(text)) if text.contains("exec [--] COMMAND")));
+        for (line, command) in [
+            ("version", "docker version"),
+            ("dockerd-entrypoint.sh wait a", "docker wait a"),
+            ("-- ps -e", "ps -e"),
+        ] {
+            assert_eq!(job(line), Ok(Job::Command(words(command))), "{line}");
+        }
         let raw: OsString = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
         assert_eq!(parse([raw.clone()].into_iter()), Ok(Job::Command(vec![raw.clone()])));
         assert_eq!(parse(["--label".into(), raw].into_iter()).unwrap_err().code, 64);
+    }
+
+    #[test]
+    fn by_a_name_of_docker_dinds_all_words_are_its() {
+        let called = |line: &str| parse(words(line.split_whitespace().map(OsString::from)));
+        let list = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        for (line, command) in [
+            ("/usr/local/bin/docker-entrypoint.sh info", "docker info"),
+            ("docker-entrypoint.sh --version", "docker --version"),
+            ("docker-entrypoint.sh exec a sh", "docker exec a sh"),
+            ("docker-entrypoint.sh sh -c exit", "sh -c exit"),
+            ("dind-init docker-entrypoint.sh status", "status"),
+        ] {
+            assert_eq!(called(line), Ok(Job::Client(list(command))), "{line}");
+        }
+        assert_eq!(called("dockerd-entrypoint.sh status"), Ok(Job::Command(list("status"))));
+        for (line, host) in [
+            ("dockerd-entrypoint.sh", "dockerd-entrypoint.sh"),
+            ("/a/dockerd-entrypoint.sh dockerd -D", "dockerd-entrypoint.sh dockerd -D"),
+            ("docker-entrypoint.sh dockerd -D", "dockerd -D"),
+        ] {
+            let options = host.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(called(line), Ok(Job::Host(options)), "{line}");
+        }
+        assert_eq!(called("docker-entrypoint.sh").unwrap_err().code, 64);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A command that runs in the foreground: found, started on the terminal in a process group of its own, and signalled.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,8 +12,9 @@ use dind_contract::{exit, paths};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{getpid, tcsetpgrp};
+use nix::unistd::{geteuid, getpid, tcsetpgrp};
 
+use crate::client;
 use crate::failure::Failure;
 use crate::settings::DEFAULT_PATH;
 use crate::terminal::{Terminal, has_job_control};
@@ -51,11 +53,22 @@ impl Command {
         Ok(Self { words: words.to_vec(), program, environment, ends_with_us: false })
     }
 
+    /// Its first word.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        self.words.first().map_or(Cow::Borrowed(""), |word| word.to_string_lossy())
+    }
+
     /// The same command as a client of the engine in this host.
     pub(crate) fn on_host(mut self) -> Self {
         self.environment.retain(|name, _| !OF_CLIENTS.iter().any(|of_clients| name == of_clients));
         self.environment.insert("DOCKER_HOST".into(), format!("unix://{}", paths::DOCKER_SOCKET).into());
         self.ends_with_us = true;
+        self
+    }
+
+    /// The same command as a client of an engine elsewhere.
+    pub(crate) fn elsewhere(mut self) -> Self {
+        self.environment = client::environment(self.environment, geteuid().as_raw());
         self
     }
 

@@ -22,7 +22,14 @@ pub(crate) fn run(
     words: &[OsString],
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<ExitCode, Failure> {
-    let command = Command::find(words, environment)?;
+    supervise(&Command::find(words, environment)?)
+}
+
+/// Runs a command that was found.
+///
+/// # Errors
+/// It cannot be executed (126, 127) or started (125).
+pub(crate) fn supervise(command: &Command) -> Result<ExitCode, Failure> {
     let system = |e: io::Error| Failure::failed(format!("cannot take over signals: {e}"), "report this");
     let signals = signals::take_over().map_err(system)?;
     // What leaves its parent comes to us, wherever we are. Where we are PID 1 it does anyway.

@@ -20,11 +20,11 @@ use crate::helper::{Door, NotUp};
 use crate::interrupts::Interrupts;
 use crate::log::{self, Log, Output};
 use crate::notify::Notifications;
-use crate::settings::{Listen, Settings, time_limit};
+use crate::settings::{self, Listen, Settings, time_limit};
 use crate::sshd::{self, HostKeys};
 use crate::status::StatusSocket;
 use crate::supervisor::Outcome;
-use crate::{LAST_WORDS, read_if_there, services, signals, tls};
+use crate::{LAST_WORDS, exec, read_if_there, services, signals, tls};
 
 /// How long whoever waits for a command may take to read the log of the host that did not come so far.
 const SHOWN: Duration = Duration::from_secs(5);
@@ -32,8 +32,40 @@ const SHOWN: Duration = Duration::from_secs(5);
 /// Runs a host for a command. What goes wrong before that could run is 125, whatever it is: the other codes are the command's.
 pub(crate) fn run_for(words: &[OsString], began: Instant) -> Result<ExitCode, Failure> {
     // Looked for first: whoever has misspelt it need not wait for an engine.
-    let command = Command::find(words, std::env::vars_os())?.on_host();
-    run(&[], Some(command), began).map_err(|failure| Failure { code: exit::NO_COMMAND, ..failure })
+    let command = Command::find(words, std::env::vars_os())?;
+    if let Err(lacking) = ground::check_capabilities() {
+        return run_without(&command.elsewhere(), &lacking);
+    }
+    run(&[], Some(command.on_host()), began).map_err(|failure| Failure { code: exit::NO_COMMAND, ..failure })
+}
+
+/// Where no host can be, and nothing says that there should be one, the command runs alone, as in `docker:dind`. A container that was
+/// meant for a host is refused: its command, tests say, would find no engine, or another one.
+fn run_without(command: &Command, lacking: &Failure) -> Result<ExitCode, Failure> {
+    const ALONE: &str = "docker-entrypoint.sh runs a command without a host";
+    if let Some(asks) = asks_for_host() {
+        return Err(Failure {
+            code: exit::NO_COMMAND,
+            cause: format!("{}; {asks} asks for a dind host", lacking.cause),
+            help: format!("{}; {ALONE}", lacking.help),
+        });
+    }
+    let said = Failure {
+        cause: format!("{:?} runs without a dind host: {}", command.name(), lacking.cause),
+        help: format!("{}; {ALONE}, and without these lines", lacking.help),
+        code: lacking.code,
+    };
+    log::last_words(said.to_string().as_bytes(), Instant::now() + LAST_WORDS);
+    exec::supervise(command)
+}
+
+/// What says that a command shall have a host: a capability, a setting, or the image.
+fn asks_for_host() -> Option<String> {
+    let names = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    ground::given_capability()
+        .map(|capability| format!("the capability {capability}"))
+        .or_else(|| settings::asks_for_host(names.filter_map(|(name, _)| name.into_string().ok())))
+        .or_else(|| Path::new(paths::APPLIANCE).exists().then(|| "an appliance's image".to_owned()))
 }
 
 /// Runs a host, from the first to the last moment.

@@ -15,6 +15,7 @@ mod appliance;
 mod arguments;
 mod ask;
 mod changes;
+mod client;
 mod command;
 mod copy;
 mod doctor;
@@ -61,6 +62,7 @@ use std::time::{Duration, Instant};
 use dind_contract::exit;
 
 use arguments::Job;
+use command::Command;
 
 /// How long readers may take for the last lines, all in all. A host ends in time, read or not.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -77,11 +79,12 @@ pub fn main() -> ExitCode {
     }));
     let result = match arguments::parse(arguments::words(std::env::args_os())) {
         Ok(Job::Host(options)) => {
-            let program = std::env::args_os().next();
-            let stays = arguments::as_entrypoint(program.as_deref(), &options).and_then(ask::stay);
+            let stays = arguments::as_entrypoint(&options).and_then(ask::stay);
             stays.unwrap_or_else(|| host::run(&options, None, began))
         }
         Ok(Job::Command(words)) => host::run_for(&words, began),
+        Ok(Job::Client(words)) => Command::find(&words, std::env::vars_os())
+            .and_then(|command| exec::supervise(&command.elsewhere())),
         Ok(Job::Exec(words)) => exec::run(&words, std::env::vars_os()),
         Ok(Job::Status { json }) => ask::status(json),
         Ok(Job::Wait { timeout, json }) => ask::wait(timeout, json),

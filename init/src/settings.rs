@@ -1,5 +1,6 @@
 //! Environment and arguments → [`Settings`], once. Nothing else reads the environment.
 
+mod asked;
 pub(crate) mod time_limit;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use crate::failure::Failure;
 use crate::ground::{self, BuildCache, Nofile, Registries, firewall, network, storage};
 use crate::log::Format;
 use crate::options::{DaemonOptions, tcp_port};
+
+pub(crate) use asked::asks_for_host;
 
 /// Everything that a user decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,7 +263,7 @@ fn check_names(ours: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> 
         if variables::is_injected_by_kubernetes(name) {
             continue;
         }
-        if let Some(meant) = known.iter().find(|known| is_near_miss(name, known)) {
+        if let Some(meant) = nearly(name) {
             return Err(Failure::usage(
                 format!("{name} is not a setting of a host"),
                 format!("did you mean {meant}?"),
@@ -269,6 +272,11 @@ fn check_names(ours: &BTreeMap<String, String>) -> Result<Vec<String>, Failure> 
         warnings.push(format!("{name} is not a setting of a host, so it does nothing"));
     }
     Ok(warnings)
+}
+
+/// The setting of ours that was meant by a name that is none.
+fn nearly(name: &str) -> Option<&'static str> {
+    variables::ALL.map(|variable| variable.name).into_iter().find(|known| is_near_miss(name, known))
 }
 
 /// Whether `name` is `known` with a slip of the finger or two; short names are all near to each other, so they may

@@ -85,10 +85,12 @@ pub(crate) fn meaning(number: u32) -> Option<Meaning> {
     }
 }
 
-/// Whether this signal asks a command that runs in the foreground what it asks every process: those by which an engine or an
-/// init below ends a host mean the host. An interrupt is the command's own affair, as it is on a terminal.
+/// Whether this signal is for the host, and not for a command that runs in the foreground: those by which an engine or an init below
+/// ends a host mean the host, and SIGCHLD is about our own children. An interrupt is the command's own affair, as it is on a
+/// terminal.
 pub(crate) fn is_for_the_host(number: u32) -> bool {
-    number == SIGRTMIN_3 || [libc::SIGTERM, libc::SIGPWR].iter().any(|signal| number == signal.unsigned_abs())
+    number == SIGRTMIN_3
+        || [libc::SIGTERM, libc::SIGPWR, libc::SIGCHLD].iter().any(|signal| number == signal.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -80,6 +80,11 @@ impl Registry {
         host.run(["--add-host", &format!("{REGISTRY}:{}", self.0.ip())])
     }
 
+    /// Lets a host find it by this name, by a link of Docker's default network.
+    pub fn linked_to(&self, host: HostOptions, name: &str) -> HostOptions {
+        host.run(["--link", &format!("{}:{name}", self.0.name())])
+    }
+
     /// Where hosts on the same network find it: `ADDRESS:PORT`.
     #[track_caller]
     pub fn address(&self) -> String {

@@ -81,7 +81,7 @@ fn the_log_is_in_a_file_and_shown_only_where_no_command_ran() {
         assert!(log.contains(line), "{line:?} is not in {log}");
     }
     for (options, says) in [
-        (sh("echo never").instead(&["--cap-drop", "NET_ADMIN"]), "this container lacks"),
+        (sh("echo never").instead(&["--cap-add", "SYS_ADMIN"]), "this container lacks"),
         (sh("echo never").env("DIND_TLS", "maybe"), "DIND_TLS=maybe is not on or off"),
         (sh("echo never").env("DOCKER_OPTS", "--nosuchoption"), "unknown flag: --nosuchoption"),
     ] {
@@ -154,6 +154,25 @@ fn signals_are_the_commands_and_a_stop_is_a_stop() {
         run(sh("grep -o 'left by a clean stop' /run/dind/log").volume(&data, "/var/lib/docker")).ok(),
         "left by a clean stop"
     );
+}
+
+/// Programs that catch every signal, as `ps` does, would take one for their own.
+#[test]
+fn the_end_of_somebody_elses_child_is_no_signal_for_the_command() {
+    let program =
+        "$| = 1; $SIG{CHLD} = sub { print qq(CHLD\n) }; $SIG{USR1} = sub { print qq(USR1\n); exit };
+        print qq(ready\n); sleep 1 while 1";
+    let host = Host::options().arguments(["perl", "-e", program]).create();
+    docker(["start", host.name()]).ok();
+    says(&host, "ready");
+    // An orphan, which PID 1 reaps.
+    let orphan = host.shell("sh -c 'sleep 0.2 & echo $!'").ok();
+    until("the orphan to end", 20, || {
+        host.shell(&format!("test ! -e /proc/{orphan}")).code.filter(|code| *code == 0)
+    });
+    host.signal("USR1");
+    says(&host, "USR1");
+    assert_eq!(host.logs(), "ready\nUSR1\n");
 }
 
 #[test]
@@ -253,11 +272,13 @@ fn a_shell_on_a_terminal_is_a_shell() {
 
 #[test]
 fn keys_are_the_commands_on_a_terminal() {
-    let (host, mut program) = on_terminal(Host::options().arguments(["cat"]));
-    program.types_until("one\n", "one\none");
+    // What the terminal echoes is not what was read: and before the command runs it echoes, too, and its keys are for `docker start`.
+    let (host, mut program) = on_terminal(sh("echo ready; while read -r line; do echo \"read $line\"; done"));
+    program.shows("ready");
+    program.types_until("one\n", "read one");
     // There is no shell to bring it back.
     program.types("\x1a");
-    program.types_until("two\n", "two\ntwo");
+    program.types_until("two\n", "read two");
     program.types("\x03");
     assert_eq!(program.ends(), 130);
     host.assert_exited(130);

@@ -42,6 +42,7 @@ use crate::store;
 use crate::sync::Synced;
 
 pub(crate) use build_cache::BuildCache;
+pub(crate) use capabilities::{check as check_capabilities, given as given_capability};
 pub(crate) use data_root::copied::{Source, Target};
 pub(crate) use data_root::{DataRoot, Looked, look, mark_clean};
 pub(crate) use decision::Decision;

@@ -263,10 +263,12 @@ fn a_command_runs_once_and_never_when_the_host_is_stopping() {
 #[test]
 fn signals_are_the_commands_but_for_those_that_end_the_host() {
     let mut host = with_command();
-    for number in (1..=64).filter(|number| ![15, 30, 37].contains(number)) {
+    for number in (1..=64).filter(|number| ![15, 17, 30, 37].contains(number)) {
         let actions = done(host.handle(ms(500), Event::Signalled { number }));
         assert_eq!(actions, [Action::PassOn { number }]);
     }
+    // SIGCHLD is about our children.
+    assert!(done(host.handle(ms(500), Event::Signalled { number: 17 })).is_empty());
     for number in [15, 30, 37] {
         let mut host = with_command();
         let actions = done(host.handle(ms(500), Event::Signalled { number }));
