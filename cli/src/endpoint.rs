@@ -1,18 +1,21 @@
-//! The Docker endpoint that hosts are made on. The only place that builds a client.
+//! The Docker endpoint that hosts are made on. The only place that builds a client, and the border where its answers are parsed.
 
 mod address;
+mod answer;
 mod choice;
 mod ssh;
 mod vic;
 
 use std::path::Path;
 use std::process::Stdio;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use futures_util::StreamExt;
 
-pub(crate) use address::Address;
+pub(crate) use address::{Address, Machine, Place, is_user};
+pub(crate) use answer::{BadAnswer, ContainerId, ExecId, ImageId, VolumeName, address, port};
 pub(crate) use choice::{Choice, Wish, docker_folder, home, set};
 
 use crate::failure::{Failure, Result};
@@ -69,7 +72,7 @@ impl Endpoint {
     /// It cannot be reached.
     pub(crate) async fn in_host(reach: &crate::reach::Reach) -> Result<Self> {
         let choice = Choice {
-            address: Address::parse(&reach.docker_host, "a host")?,
+            address: Address::Tcp(reach.place.clone()),
             certificates: reach.certificates.clone().map(|folder| choice::Certificates { folder }),
             source: "a host".to_owned(),
         };
@@ -119,14 +122,38 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// The name or address by which ports that are published there are reached from here.
-    pub(crate) fn machine(&self) -> String {
+    /// The machine on which ports that are published there are reached from here.
+    pub(crate) fn machine(&self) -> Machine {
         match &self.address {
-            Address::Ssh(authority) => {
-                ssh_host_name(authority).unwrap_or_else(|| self.address.machine().to_owned())
+            Address::Ssh { authority, machine } => {
+                ssh_host_name(authority).unwrap_or_else(|| machine.clone())
             }
-            address => address.machine().to_owned(),
+            address => address.machine(),
         }
+    }
+
+    /// Parses what the endpoint has answered.
+    ///
+    /// # Errors
+    /// It is not what it should be, and then nothing that the endpoint says can be relied on.
+    pub(crate) fn parse<T: FromStr<Err = BadAnswer>>(&self, answer: &str) -> Result<T> {
+        answer.parse().map_err(|bad| self.distrust(&bad))
+    }
+
+    /// The same of an id that an answer may lack.
+    ///
+    /// # Errors
+    /// It lacks it, or it is none.
+    pub(crate) fn container_id(&self, answer: Option<&String>) -> Result<ContainerId> {
+        self.parse(answer.map_or("", String::as_str))
+    }
+
+    /// An error of an endpoint whose answer is not what it should be.
+    pub(crate) fn distrust(&self, bad: &BadAnswer) -> Failure {
+        Failure::unavailable(
+            format!("the Docker endpoint {} cannot be trusted: it answers with {bad}", self.address),
+            "find out what answers there before you use it again; name another endpoint with --host or DOCKER_HOST",
+        )
     }
 
     /// Whether it is this machine, so that its loopback and its containers' addresses are ours. A host of ours behind a port of the
@@ -146,8 +173,8 @@ impl Endpoint {
     }
 
     /// Waits for a container's end; its exit code, where the endpoint says it.
-    pub(crate) async fn end_of(&self, id: &str) -> Option<i64> {
-        let mut wait = std::pin::pin!(self.docker.wait_container(id, None));
+    pub(crate) async fn end_of(&self, id: &ContainerId) -> Option<i64> {
+        let mut wait = std::pin::pin!(self.docker.wait_container(id.as_str(), None));
         wait.next().await.and_then(ended)
     }
 
@@ -158,7 +185,7 @@ impl Endpoint {
 }
 
 /// What ssh's own configuration makes of a name: an alias is no name that others could resolve.
-fn ssh_host_name(authority: &str) -> Option<String> {
+fn ssh_host_name(authority: &str) -> Option<Machine> {
     let output = std::process::Command::new("ssh")
         .args(["-G", "--", &format!("ssh://{authority}")])
         .stdin(Stdio::null())
@@ -166,7 +193,7 @@ fn ssh_host_name(authority: &str) -> Option<String> {
         .output()
         .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("hostname ")).map(str::to_owned)
+    text.lines().find_map(|line| line.strip_prefix("hostname ")).and_then(Machine::parse)
 }
 
 /// The newest version that both speak; `None` where that is too old.
@@ -198,11 +225,9 @@ fn client(choice: &Choice) -> Result<Docker> {
     let version = API_DEFAULT_VERSION;
     let made = match (&choice.address, &choice.certificates) {
         (Address::Unix(path), _) => Docker::connect_with_unix(&path.to_string_lossy(), PATIENCE, version),
-        (Address::Ssh(authority), _) => ssh::client(authority, PATIENCE, version),
-        (Address::Tcp { .. }, None) => {
-            Docker::connect_with_http(&choice.address.to_string(), PATIENCE, version)
-        }
-        (Address::Tcp { .. }, Some(certificates)) => {
+        (Address::Ssh { authority, .. }, _) => ssh::client(authority, PATIENCE, version),
+        (Address::Tcp(_), None) => Docker::connect_with_http(&choice.address.to_string(), PATIENCE, version),
+        (Address::Tcp(_), Some(certificates)) => {
             let file = |name: &str| certificates.folder.join(name);
             for name in ["ca.pem", "cert.pem", "key.pem"] {
                 readable(&file(name))?;
@@ -239,13 +264,13 @@ fn unreachable(choice: &Choice, error: &bollard::errors::Error) -> Failure {
         Address::Unix(_) => {
             "start the engine (systemctl start docker), or name another endpoint with --host or DOCKER_HOST".to_owned()
         }
-        Address::Tcp { .. } if choice.certificates.is_none() && (cause.contains("HTTPS server") || cause.contains("invalid HTTP")) => {
+        Address::Tcp(_) if choice.certificates.is_none() && (cause.contains("HTTPS server") || cause.contains("invalid HTTP")) => {
             "what answers there is not plain HTTP: if it is TLS, set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH".to_owned()
         }
-        Address::Tcp { .. } => {
+        Address::Tcp(_) => {
             "look whether the address is right and the engine runs, and whether it wants TLS (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH)".to_owned()
         }
-        Address::Ssh(authority) => format!("see whether this works: ssh ssh://{authority} docker system dial-stdio </dev/null"),
+        Address::Ssh { authority, .. } => format!("see whether this works: ssh ssh://{authority} docker system dial-stdio </dev/null"),
     };
     Failure::unavailable(
         format!("cannot reach the Docker endpoint {} ({}): {cause}", choice.address, choice.source),

@@ -9,7 +9,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use dind_contract::labels;
 use futures_util::future::join_all;
 
-use crate::endpoint::{self, Endpoint, Kind};
+use crate::endpoint::{self, ContainerId, Endpoint, Kind};
 use crate::failure::{Failure, Result};
 
 /// What a host's container runs; a container of its image that runs something else is none.
@@ -19,20 +19,33 @@ const INIT: &str = "dind-init";
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
     /// The container's id.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
     /// Its name, without the slash.
     pub(crate) name: String,
     /// All that the engine says of it.
     pub(crate) container: ContainerInspectResponse,
 }
 
+/// One host, as a list has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    /// The container's id.
+    pub(crate) id: ContainerId,
+    /// Its name, without the slash.
+    pub(crate) name: String,
+    /// All that the list says of it.
+    pub(crate) container: ContainerSummary,
+}
+
 impl Host {
     /// Finds it by name, id, or the beginning of an id.
     ///
     /// # Errors
-    /// There is none, or it is a container that is no host.
+    /// There is none, it is a container that is no host, or the endpoint gives it an id that is none.
     pub(crate) async fn find(endpoint: &Endpoint, name: &str) -> Result<Self> {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
+        // The engine's own rule for names. `.` and `..` would be other paths of its API.
+        let first = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
             return Err(Failure::usage(
                 format!("{name:?} is not a name of a host"),
                 "see what there is: dind ls -a",
@@ -44,7 +57,7 @@ impl Host {
             Err(error) => return Err(asking(endpoint, &error)),
         };
         let host = Self {
-            id: container.id.clone().unwrap_or_default(),
+            id: endpoint.container_id(container.id.as_ref())?,
             name: container.name.clone().unwrap_or_default().trim_start_matches('/').to_owned(),
             container,
         };
@@ -101,30 +114,29 @@ impl Host {
 /// The containers that are hosts, as one list call gives them; with a label, where one is given.
 ///
 /// # Errors
-/// The endpoint does not answer.
-pub(crate) async fn list(
-    endpoint: &Endpoint,
-    all: bool,
-    label: Option<&str>,
-) -> Result<Vec<ContainerSummary>> {
+/// The endpoint does not answer, or gives one of them an id that is none.
+pub(crate) async fn list(endpoint: &Endpoint, all: bool, label: Option<&str>) -> Result<Vec<Listed>> {
     let filters = HashMap::from([("label", [labels::FLAVOUR].into_iter().chain(label).collect())]);
     let options = ListContainersOptionsBuilder::new().all(all).filters(&filters).build();
     let containers =
         endpoint.docker.list_containers(Some(options)).await.map_err(|error| asking(endpoint, &error))?;
-    let hosts = containers.into_iter().filter(is_host);
+    let hosts = containers.into_iter().filter(is_host).map(|container| {
+        let id = endpoint.container_id(container.id.as_ref())?;
+        Ok(Listed { id, name: name(&container), container })
+    });
+    let hosts: Vec<Listed> = hosts.collect::<Result<_>>()?;
     if endpoint.kind == Kind::Vic {
-        return Ok(join_all(hosts.map(|host| filled(endpoint, host))).await);
+        return Ok(join_all(hosts.into_iter().map(|host| filled(endpoint, host))).await);
     }
-    Ok(hosts.collect())
+    Ok(hosts)
 }
 
 /// VIC finds containers by their labels, but a list of its has neither labels nor networks.
-async fn filled(endpoint: &Endpoint, mut host: ContainerSummary) -> ContainerSummary {
-    let id = host.id.clone().unwrap_or_default();
-    if let Ok(container) = endpoint.docker.inspect_container(&id, None).await {
-        host.labels = container.config.and_then(|config| config.labels);
+async fn filled(endpoint: &Endpoint, mut host: Listed) -> Listed {
+    if let Ok(container) = endpoint.docker.inspect_container(host.id.as_str(), None).await {
+        host.container.labels = container.config.and_then(|config| config.labels);
         let networks = container.network_settings.and_then(|settings| settings.networks);
-        host.network_settings = Some(ContainerSummaryNetworkSettings { networks });
+        host.container.network_settings = Some(ContainerSummaryNetworkSettings { networks });
     }
     host
 }
@@ -140,7 +152,7 @@ fn is_host(container: &ContainerSummary) -> bool {
 }
 
 /// The name of a container in a list.
-pub(crate) fn name(container: &ContainerSummary) -> String {
+fn name(container: &ContainerSummary) -> String {
     let names = container.names.as_deref().unwrap_or_default();
     // Links give a container more names, with more slashes.
     let own = names.iter().find(|name| name.matches('/').count() <= 1).or(names.first());
@@ -157,8 +169,15 @@ async fn missing(endpoint: &Endpoint, wanted: &str) -> Failure {
             ),
         );
     }
-    let names: Vec<String> = list(endpoint, true, None).await.unwrap_or_default().iter().map(name).collect();
-    let near = names.iter().max_by(|a, b| strsim::jaro(a, wanted).total_cmp(&strsim::jaro(b, wanted)));
+    // An endpoint that cannot be trusted is worse than a host that is not there.
+    let hosts = match list(endpoint, true, None).await {
+        Ok(hosts) => hosts,
+        Err(failure) => return failure,
+    };
+    let near = hosts
+        .iter()
+        .map(|host| &host.name)
+        .max_by(|a, b| strsim::jaro(a, wanted).total_cmp(&strsim::jaro(b, wanted)));
     match near {
         Some(near) if strsim::jaro(near, wanted) > 0.8 => {
             Failure::new(message, format!("did you mean {near}? all of them: dind ls -a"))

@@ -5,7 +5,7 @@ use bollard::exec::StartExecResults;
 use bollard::models::ExecConfig;
 use futures_util::StreamExt;
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, ContainerId, Endpoint, ExecId};
 use crate::failure::{Failure, Result};
 
 /// How a program inside a host ended.
@@ -36,16 +36,41 @@ impl Answer {
     }
 }
 
+/// Why a program inside a host has not run.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    /// The engine refuses, with its status: the container does not run, or there is no such program.
+    Refused(bollard::errors::Error),
+    /// The endpoint's answer is not what it should be.
+    Distrusted(Failure),
+}
+
+impl RunError {
+    /// As a failure: what the engine refuses is told by `refused`, which gets the cause.
+    pub(crate) fn told(self, refused: impl FnOnce(&str) -> Failure) -> Failure {
+        match self {
+            Self::Refused(error) => refused(&endpoint::cause(&error)),
+            Self::Distrusted(failure) => failure,
+        }
+    }
+}
+
+impl From<bollard::errors::Error> for RunError {
+    fn from(error: bollard::errors::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
 /// Runs a program inside a host; `heard` gets each line of its standard output as it comes.
 ///
 /// # Errors
-/// The engine refuses to run it, with its status: the container does not run, or there is no such program.
+/// The engine refuses to run it, or gives it an id that is none.
 pub(crate) async fn run(
     endpoint: &Endpoint,
-    id: &str,
+    id: &ContainerId,
     command: &[&str],
     heard: impl FnMut(&str),
-) -> Result<Answer, bollard::errors::Error> {
+) -> Result<Answer, RunError> {
     run_with(endpoint, id, command, None, Vec::new(), heard).await
 }
 
@@ -55,12 +80,12 @@ pub(crate) async fn run(
 /// As [`run`].
 pub(crate) async fn run_with(
     endpoint: &Endpoint,
-    id: &str,
+    id: &ContainerId,
     command: &[&str],
     folder: Option<&str>,
     environment: Vec<String>,
     mut heard: impl FnMut(&str),
-) -> Result<Answer, bollard::errors::Error> {
+) -> Result<Answer, RunError> {
     let config = ExecConfig {
         working_dir: folder.map(str::to_owned),
         env: (!environment.is_empty()).then_some(environment),
@@ -69,10 +94,12 @@ pub(crate) async fn run_with(
         cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
         ..Default::default()
     };
-    let exec = endpoint.docker.create_exec(id, config).await?;
+    let exec = endpoint.docker.create_exec(id.as_str(), config).await?.id;
+    let exec: ExecId = endpoint.parse(&exec).map_err(RunError::Distrusted)?;
+    let exec = exec.as_str();
     let mut answer = Answer::default();
     let mut partial = String::new();
-    if let StartExecResults::Attached { mut output, .. } = endpoint.docker.start_exec(&exec.id, None).await? {
+    if let StartExecResults::Attached { mut output, .. } = endpoint.docker.start_exec(exec, None).await? {
         while let Some(piece) = output.next().await {
             match piece {
                 Ok(LogOutput::StdErr { message }) => {
@@ -92,7 +119,7 @@ pub(crate) async fn run_with(
             }
         }
     }
-    answer.code = endpoint.docker.inspect_exec(&exec.id).await.ok().and_then(|exec| exec.exit_code);
+    answer.code = endpoint.docker.inspect_exec(exec).await.ok().and_then(|exec| exec.exit_code);
     Ok(answer)
 }
 
@@ -100,15 +127,18 @@ pub(crate) async fn run_with(
 ///
 /// # Errors
 /// The engine cannot run it.
-pub(crate) async fn ask(endpoint: &Endpoint, id: &str, name: &str, command: &[&str]) -> Result<Answer> {
+pub(crate) async fn ask(
+    endpoint: &Endpoint,
+    id: &ContainerId,
+    name: &str,
+    command: &[&str],
+) -> Result<Answer> {
     run(endpoint, id, command, |_| ()).await.map_err(|error| {
-        Failure::new(
-            format!(
-                "cannot run {} in the host {name}: {}",
-                command.first().unwrap_or(&""),
-                endpoint::cause(&error)
-            ),
-            format!("see whether it runs: dind ls -a; its log: dind logs {name}"),
-        )
+        error.told(|cause| {
+            Failure::new(
+                format!("cannot run {} in the host {name}: {cause}", command.first().unwrap_or(&"")),
+                format!("see whether it runs: dind ls -a; its log: dind logs {name}"),
+            )
+        })
     })
 }

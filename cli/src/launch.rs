@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 use dind_contract::{Status, labels};
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, ContainerId, Endpoint, VolumeName};
 use crate::failure::{Failure, Result};
 use crate::options::{HostOptions, Request};
 use crate::progress::Progress;
@@ -23,7 +23,7 @@ const REMOVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) struct Made {
     /// The container's id.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
     /// Its name; the engine has made it up if nobody has given one.
     pub(crate) name: String,
 }
@@ -110,13 +110,14 @@ pub(crate) async fn discard(endpoint: &Endpoint, made: &Made, interrupt: &mut In
 }
 
 /// The volumes that this request names and that are not there: the engine makes them with the host.
-pub(crate) async fn new_volumes(endpoint: &Endpoint, request: &Request) -> Vec<String> {
+pub(crate) async fn new_volumes(endpoint: &Endpoint, request: &Request) -> Vec<VolumeName> {
     let binds = request.body.host_config.iter().flat_map(|host| host.binds.iter().flatten());
+    let names = binds.filter_map(|bind| bind.split(':').next()?.parse::<VolumeName>().ok());
     let mut new = Vec::new();
-    for name in binds.filter_map(|bind| bind.split(':').next()).filter(|name| !name.starts_with('/')) {
-        let looked = endpoint.docker.inspect_volume(name).await;
+    for name in names {
+        let looked = endpoint.docker.inspect_volume(name.as_str()).await;
         if looked.is_err_and(|error| endpoint::status(&error) == Some(404)) {
-            new.push(name.to_owned());
+            new.push(name);
         }
     }
     new
@@ -135,11 +136,11 @@ async fn made(
     for warning in created.warnings.iter().filter(|warning| !warning.is_empty()) {
         progress.note(&format!("the engine warns: {warning}"));
     }
-    let id = created.id;
+    let id: ContainerId = endpoint.parse(&created.id)?;
     // Asked for in every case: an engine may make another name of what was given.
-    let name = match endpoint.docker.inspect_container(&id, None).await {
+    let name = match endpoint.docker.inspect_container(id.as_str(), None).await {
         Ok(container) => container.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-        Err(_) => name.map_or_else(|| state::short(&id).to_owned(), str::to_owned),
+        Err(_) => name.map_or_else(|| id.short().to_owned(), str::to_owned),
     };
     Ok(Made { id, name })
 }
@@ -158,7 +159,7 @@ pub(crate) fn announce(made: &Made, progress: &Progress) {
 /// The endpoint cannot: a port is taken, a limit is impossible …
 pub(crate) async fn start(endpoint: &Endpoint, made: &Made) -> Result<Watch> {
     let watch = Watch::begin(endpoint, &made.id, &made.name).await?;
-    endpoint.docker.start_container(&made.id, None).await.map_err(|error| {
+    endpoint.docker.start_container(made.id.as_str(), None).await.map_err(|error| {
         let cause = endpoint::cause(&error);
         let help = if cause.contains("port is already allocated") || cause.contains("address already in use") {
             "take another port (-p [ADDRESS:]PORT:PORT), or none to get a free one; who has it: dind ls, docker ps, ss -ltnp"
@@ -193,16 +194,18 @@ pub(crate) async fn wait(
 /// Removes a host, what runs in it, its anonymous volumes, the volume that was made for it, and what is kept of it here.
 ///
 /// # Errors
-/// The endpoint refuses. That it is gone already is none.
-pub(crate) async fn remove(endpoint: &Endpoint, id: &str, name: &str, force: bool) -> Result<()> {
+/// The endpoint refuses, or its label names no volume. That it is gone already is none.
+pub(crate) async fn remove(endpoint: &Endpoint, id: &ContainerId, name: &str, force: bool) -> Result<()> {
     let own_volume = endpoint
         .docker
-        .inspect_container(id, None)
+        .inspect_container(id.as_str(), None)
         .await
         .ok()
-        .and_then(|container| container.config?.labels?.remove(labels::VOLUME));
+        .and_then(|container| container.config?.labels?.remove(labels::VOLUME))
+        .map(|volume| own_volume(name, &volume))
+        .transpose()?;
     let options = RemoveContainerOptionsBuilder::new().force(force).v(true).build();
-    match endpoint.docker.remove_container(id, Some(options)).await {
+    match endpoint.docker.remove_container(id.as_str(), Some(options)).await {
         Ok(()) => {}
         Err(error) if endpoint::status(&error) == Some(404) => {}
         // Somebody else, or the engine itself (--rm), is at it.
@@ -221,17 +224,27 @@ pub(crate) async fn remove(endpoint: &Endpoint, id: &str, name: &str, force: boo
     if let Some(volume) = own_volume {
         remove_volume(endpoint, &volume).await?;
     }
-    state::forget(id);
+    state::forget(&endpoint.address, id);
     Ok(())
+}
+
+/// The volume that a host's label names. Whoever made the container wrote the label, and the endpoint need not be to blame for it.
+fn own_volume(host: &str, label: &str) -> Result<VolumeName> {
+    label.parse().map_err(|bad| {
+        Failure::new(
+            format!("the host {host} cannot be removed: its label {} has {bad}", labels::VOLUME),
+            format!("`dind` did not make it; remove it with the docker command: docker rm -fv {host}"),
+        )
+    })
 }
 
 /// Removes a volume that was made for a host.
 ///
 /// # Errors
 /// It is in use. That it is gone already is none.
-pub(crate) async fn remove_volume(endpoint: &Endpoint, volume: &str) -> Result<()> {
+pub(crate) async fn remove_volume(endpoint: &Endpoint, volume: &VolumeName) -> Result<()> {
     let options = None::<bollard::query_parameters::RemoveVolumeOptions>;
-    match endpoint.docker.remove_volume(volume, options).await {
+    match endpoint.docker.remove_volume(volume.as_str(), options).await {
         Ok(()) => Ok(()),
         Err(error) if endpoint::status(&error) == Some(404) => Ok(()),
         Err(error) => Err(Failure::new(
@@ -242,11 +255,11 @@ pub(crate) async fn remove_volume(endpoint: &Endpoint, volume: &str) -> Result<(
 }
 
 /// Waits until a container whose removal is under way is gone; ten seconds at most.
-async fn gone(endpoint: &Endpoint, id: &str) {
+async fn gone(endpoint: &Endpoint, id: &ContainerId) {
     for _ in 0..200 {
         if endpoint
             .docker
-            .inspect_container(id, None)
+            .inspect_container(id.as_str(), None)
             .await
             .is_err_and(|error| endpoint::status(&error) == Some(404))
         {

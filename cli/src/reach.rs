@@ -1,7 +1,9 @@
 //! How a client reaches a host from here: its address, and the certificates.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use dind_contract::{API_PORT, PLAIN_PORT, Status};
 use futures_util::TryStreamExt;
 
-use crate::endpoint::{self, Endpoint, Kind};
+use crate::endpoint::{self, BadAnswer, Endpoint, Kind, Machine, Place};
 use crate::failure::{Failure, Result};
 use crate::hosts::Host;
 use crate::{inside, state};
@@ -21,8 +23,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// What a client needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// Value of `DOCKER_HOST`.
-    pub(crate) docker_host: String,
+    /// Where its API is.
+    pub(crate) place: Place,
     /// Folder with the client's certificates, where the host speaks TLS.
     pub(crate) certificates: Option<PathBuf>,
 }
@@ -32,7 +34,7 @@ impl Reach {
     pub(crate) fn variables(&self) -> [(&'static str, Option<String>); 4] {
         let certificates = self.certificates.as_ref();
         [
-            ("DOCKER_HOST", Some(self.docker_host.clone())),
+            ("DOCKER_HOST", Some(format!("tcp://{}", self.place))),
             ("DOCKER_TLS_VERIFY", certificates.map(|_| "1".to_owned())),
             ("DOCKER_CERT_PATH", certificates.map(|folder| folder.display().to_string())),
             // DOCKER_HOST wins over it, and docker warns of the two.
@@ -73,25 +75,26 @@ pub(crate) async fn find(endpoint: &Endpoint, host: &Host, status: &Status) -> R
         ));
     }
     let tls = status.endpoint.tls_verify;
-    let docker_host = address(endpoint, host, if tls { &[API_PORT] } else { &[API_PORT, PLAIN_PORT] })?;
-    answers(&docker_host, host).await?;
+    let place = place(endpoint, host, if tls { &[API_PORT] } else { &[API_PORT, PLAIN_PORT] })?;
+    answers(&place, host).await?;
     let certificates = match (&status.endpoint.cert_path, tls) {
         (Some(path), true) => Some(certificates(endpoint, host, path).await?),
         _ => None,
     };
-    Ok(Reach { docker_host: format!("tcp://{docker_host}"), certificates })
+    Ok(Reach { place, certificates })
 }
 
 /// Whether anything answers there: an endpoint behind a tunnel, or in a host of ours, may say an address that is true only for itself.
-async fn answers(address: &str, host: &Host) -> Result<()> {
-    let connected = tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(address)).await;
+async fn answers(place: &Place, host: &Host) -> Result<()> {
+    let connected = tokio::net::TcpStream::connect((place.machine.as_str(), place.port));
+    let connected = tokio::time::timeout(CONNECT, connected).await;
     let cause = match connected {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(e)) => e.to_string(),
         Err(_) => format!("no answer within {} s", CONNECT.as_secs()),
     };
     Err(Failure::new(
-        format!("the host {} cannot be reached from here at {address}: {cause}", host.name),
+        format!("the host {} cannot be reached from here at {place}: {cause}", host.name),
         format!(
             "look for a firewall or a tunnel in between; or use it through the endpoint: dind exec {} docker ps",
             host.name
@@ -99,63 +102,78 @@ async fn answers(address: &str, host: &Host) -> Result<()> {
     ))
 }
 
-/// `HOST:PORT` by which the first of these ports of the host is reached from here.
+/// Where the first of these ports of the host is reached from here.
 ///
 /// # Errors
-/// None of them can be.
-pub(crate) fn address(endpoint: &Endpoint, host: &Host, ports: &[u16]) -> Result<String> {
+/// None of them can be, or the endpoint answers with addresses or ports that are none.
+pub(crate) fn place(endpoint: &Endpoint, host: &Host, ports: &[u16]) -> Result<Place> {
+    let port = ports.first().copied().unwrap_or_default();
+    seen_place(endpoint, host, ports)?.ok_or_else(|| {
+        Failure::new(
+            format!(
+                "port {port} of the host {} cannot be reached from here: it is not published on {}",
+                host.name,
+                endpoint.machine().as_str()
+            ),
+            format!(
+                "make the host with -p {port}; or use it through the endpoint: dind exec {} docker ps",
+                host.name
+            ),
+        )
+    })
+}
+
+/// The same; `None` where none of them can be.
+///
+/// # Errors
+/// The endpoint answers with addresses or ports that are none.
+pub(crate) fn seen_place(endpoint: &Endpoint, host: &Host, ports: &[u16]) -> Result<Option<Place>> {
     let machine = endpoint.machine();
     let settings = host.container.network_settings.clone().unwrap_or_default();
     let network_mode = host.container.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
     let port = ports.first().copied().unwrap_or_default();
     if network_mode == Some("host") {
-        return Ok(join(&machine, port));
+        return Ok(Some(Place { machine, port }));
     }
     let here = endpoint.is_here();
-    let published = ports.iter().find_map(|&port| published(settings.ports.as_ref()?, port, &machine, here));
-    if let Some(address) = published {
-        return Ok(address);
+    let all = settings.ports.unwrap_or_default();
+    for &port in ports {
+        let published = published(&all, port, &machine, here).map_err(|bad| endpoint.distrust(&bad))?;
+        if published.is_some() {
+            return Ok(published);
+        }
     }
     // A container's own address is known on its machine; VIC's networks may be public.
     if here || endpoint.kind == Kind::Vic {
-        let networks = settings.networks.unwrap_or_default();
-        let mut addresses: Vec<_> =
-            networks.into_iter().filter_map(|(name, network)| Some((name, network.ip_address?))).collect();
-        addresses.sort();
-        if let Some((_, address)) = addresses.into_iter().find(|(_, address)| !address.is_empty()) {
-            return Ok(join(&address, port));
-        }
+        // In the order of their names.
+        let networks = settings.networks.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>();
+        let addresses = networks.into_values().map(|network| network.ip_address.unwrap_or_default());
+        let addresses = addresses.map(|address| endpoint::address(&address)).collect::<Result<Vec<_>, _>>();
+        let addresses = addresses.map_err(|bad| endpoint.distrust(&bad))?;
+        let own = addresses.into_iter().flatten().next();
+        return Ok(own.map(|address| Place { machine: address.into(), port }));
     }
-    Err(Failure::new(
-        format!(
-            "port {port} of the host {} cannot be reached from here: it is not published on {machine}",
-            host.name
-        ),
-        format!(
-            "make the host with -p {port}; or use it through the endpoint: dind exec {} docker ps",
-            host.name
-        ),
-    ))
+    Ok(None)
 }
 
 /// Where a port is published, as seen from here.
-fn published(ports: &PortMap, port: u16, machine: &str, here: bool) -> Option<String> {
-    let bindings = ports.get(&format!("{port}/tcp"))?.as_ref()?;
-    bindings.iter().find_map(|binding| {
-        let outside = binding.host_port.as_deref()?.parse().ok()?;
-        let address = binding.host_ip.as_deref().unwrap_or_default();
-        match address.parse::<std::net::IpAddr>() {
-            Ok(address) if address.is_loopback() => here.then(|| join(&address.to_string(), outside)),
-            Ok(address) if !address.is_unspecified() => Some(join(&address.to_string(), outside)),
+fn published(ports: &PortMap, port: u16, machine: &Machine, here: bool) -> Result<Option<Place>, BadAnswer> {
+    let bindings = ports.get(&format!("{port}/tcp")).and_then(Option::as_ref);
+    for binding in bindings.into_iter().flatten() {
+        let outside = endpoint::port(binding.host_port.as_deref().unwrap_or_default())?;
+        let address = endpoint::address(binding.host_ip.as_deref().unwrap_or_default())?;
+        let machine = match address {
+            Some(address) if address.is_loopback() => here.then(|| Machine::from(address)),
+            Some(address) if !address.is_unspecified() => Some(Machine::from(address)),
             // On all addresses. The name localhost may mean ::1, where an old engine does not listen.
-            _ if here => Some(join("127.0.0.1", outside)),
-            _ => Some(join(machine, outside)),
+            _ if here => Some(Machine::from(IpAddr::from(Ipv4Addr::LOCALHOST))),
+            _ => Some(machine.clone()),
+        };
+        if let (Some(machine), Some(port)) = (machine, outside) {
+            return Ok(Some(Place { machine, port }));
         }
-    })
-}
-
-fn join(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+    Ok(None)
 }
 
 /// Copies the client's certificates to a folder of this host's own, and only of the files that a client needs.
@@ -169,7 +187,7 @@ async fn certificates(endpoint: &Endpoint, host: &Host, path: &str) -> Result<Pa
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let archive: Vec<u8> = endpoint
         .docker
-        .download_from_container(&host.id, Some(options))
+        .download_from_container(host.id.as_str(), Some(options))
         .try_fold(Vec::new(), |mut all, piece| async move {
             all.extend_from_slice(&piece);
             Ok(all)
@@ -177,9 +195,9 @@ async fn certificates(endpoint: &Endpoint, host: &Host, path: &str) -> Result<Pa
         .await
         .map_err(|error| unfit(endpoint::cause(&error)))?;
     let files = files(&archive).map_err(|e| unfit(e.to_string()))?;
-    let folder = state::of_host(&host.id);
+    let folder = state::of_host(&endpoint.address, &host.id);
     must_be_text(std::env::var_os("XDG_STATE_HOME").as_deref(), &folder)?;
-    state::private_folder(&folder)?;
+    state::make_of_host(&endpoint.address, &host.id, &host.name)?;
     for name in ["ca.pem", "cert.pem", "key.pem"] {
         let content = files
             .iter()
@@ -187,8 +205,6 @@ async fn certificates(endpoint: &Endpoint, host: &Host, path: &str) -> Result<Pa
             .ok_or_else(|| unfit(format!("there is no {name}")))?;
         state::write(&folder.join(name), &content.1)?;
     }
-    state::write(&folder.join(state::NAME), host.name.as_bytes())?;
-    state::write(&folder.join(state::ENDPOINT), endpoint.address.to_string().as_bytes())?;
     Ok(folder)
 }
 
@@ -232,6 +248,11 @@ mod tests {
 
     use super::*;
 
+    fn ports(address: &str, port: &str) -> PortMap {
+        let binding = PortBinding { host_ip: Some(address.into()), host_port: Some(port.into()) };
+        PortMap::from([("2376/tcp".to_owned(), Some(vec![binding]))])
+    }
+
     #[test]
     fn a_folder_without_a_textual_name_is_refused() {
         let bad = OsStr::from_bytes(b"/tmp/\xff");
@@ -257,10 +278,27 @@ mod tests {
             // Of that machine's own loopback, and so out of reach.
             ("127.0.0.1", "far.example.com", false, None),
         ] {
-            let binding = PortBinding { host_ip: Some(address.into()), host_port: Some("1000".into()) };
-            let ports = PortMap::from([("2376/tcp".to_owned(), Some(vec![binding]))]);
-            assert_eq!(published(&ports, 2376, machine, here).as_deref(), expected, "{address} of {machine}");
-            assert_eq!(published(&ports, 22, machine, here), None);
+            let (ports, machine) = (ports(address, "1000"), Machine::parse(machine).unwrap());
+            let found = published(&ports, 2376, &machine, here).unwrap();
+            assert_eq!(found.map(|place| place.to_string()).as_deref(), expected, "{address} of {machine:?}");
+            assert_eq!(published(&ports, 22, &machine, here), Ok(None));
+        }
+        // Made and not started: it will get one.
+        let machine = Machine::parse("localhost").unwrap();
+        assert_eq!(published(&ports("", ""), 2376, &machine, true), Ok(None));
+    }
+
+    #[test]
+    fn a_port_published_nowhere_is_an_error() {
+        let machine = Machine::parse("localhost").unwrap();
+        for (address, port) in [
+            ("-oProxyCommand=id", "1000"),
+            ("vic.example.com", "1000"),
+            ("fe80::1%eth0", "1000"),
+            ("127.0.0.1", "1000 -oX"),
+            ("127.0.0.1", "65536"),
+        ] {
+            assert!(published(&ports(address, port), 2376, &machine, true).is_err(), "{address} {port}");
         }
     }
 }

@@ -7,9 +7,9 @@ use dind_contract::status::ServiceState;
 use dind_contract::{Status, exit};
 use futures_util::StreamExt;
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{ContainerId, Endpoint, cause};
 use crate::failure::{Failure, Result};
-use crate::inside;
+use crate::inside::{self, RunError};
 use crate::launch::Made;
 use crate::progress::{Progress, seconds};
 use crate::watch::Watch;
@@ -36,7 +36,7 @@ pub(crate) async fn wait(
     timeout: Duration,
     progress: &Progress,
 ) -> Result<Status> {
-    let (id, name) = (made.id.as_str(), made.name.as_str());
+    let (id, name) = (&made.id, made.name.as_str());
     let mut last: Option<Status> = None;
     let seconds = timeout.as_secs().to_string();
     let heard = |line: &str| {
@@ -69,7 +69,8 @@ pub(crate) async fn wait(
             "build the image again with this dind: dind build",
         )),
         Ok(answer) => Err(died(endpoint, made, watch, answer.stderr.trim()).await),
-        Err(error) => Err(died(endpoint, made, watch, &endpoint::cause(&error)).await),
+        Err(RunError::Refused(error)) => Err(died(endpoint, made, watch, &cause(&error)).await),
+        Err(RunError::Distrusted(failure)) => Err(failure),
     }
 }
 
@@ -99,7 +100,7 @@ fn describe(status: &Status) -> String {
 
 async fn late(
     endpoint: &Endpoint,
-    id: &str,
+    id: &ContainerId,
     name: &str,
     timeout: Duration,
     last: Option<&Status>,
@@ -126,9 +127,9 @@ async fn late(
     .with_details(details)
 }
 
-async fn is_paused(endpoint: &Endpoint, id: &str) -> bool {
+async fn is_paused(endpoint: &Endpoint, id: &ContainerId) -> bool {
     // An engine that is stuck in pausing it does not say even this.
-    let looked = tokio::time::timeout(LOOK, endpoint.docker.inspect_container(id, None)).await;
+    let looked = tokio::time::timeout(LOOK, endpoint.docker.inspect_container(id.as_str(), None)).await;
     let container = looked.ok().and_then(Result::ok);
     container.and_then(|container| container.state?.paused).unwrap_or(false)
 }
@@ -148,7 +149,7 @@ async fn died(endpoint: &Endpoint, made: &Made, watch: &mut Watch, seen: &str) -
         return paused(endpoint, name);
     }
     let _ = tokio::time::timeout(END, watch.ended()).await;
-    let container = endpoint.docker.inspect_container(&made.id, None).await.ok();
+    let container = endpoint.docker.inspect_container(made.id.as_str(), None).await.ok();
     let state = container.and_then(|container| container.state).unwrap_or_default();
     if state.running == Some(true) {
         return Failure::new(
@@ -177,9 +178,9 @@ async fn died(endpoint: &Endpoint, made: &Made, watch: &mut Watch, seen: &str) -
 }
 
 /// The last lines of a host's log.
-pub(crate) async fn last_lines(endpoint: &Endpoint, id: &str, number: &str) -> Vec<String> {
+pub(crate) async fn last_lines(endpoint: &Endpoint, id: &ContainerId, number: &str) -> Vec<String> {
     let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(number).build();
-    let pieces: Vec<_> = endpoint.docker.logs(id, Some(options)).collect().await;
+    let pieces: Vec<_> = endpoint.docker.logs(id.as_str(), Some(options)).collect().await;
     let bytes: Vec<u8> =
         pieces.into_iter().filter_map(Result::ok).flat_map(|piece| piece.into_bytes().to_vec()).collect();
     String::from_utf8_lossy(&bytes).lines().map(|line| line.trim_end().to_owned()).collect()

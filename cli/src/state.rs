@@ -5,8 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::endpoint::{home, set};
+use crate::endpoint::{Address, ContainerId, home, set};
 use crate::failure::{Failure, Result};
+use crate::hash;
+
+/// How many digits of a hash name a host's folder: too many for two to be the same.
+const FOLDER_NAME: usize = 32;
 
 /// The folder of everything: `$XDG_STATE_HOME/dind`, as the XDG base directory specification has it.
 pub(crate) fn folder() -> PathBuf {
@@ -17,14 +21,25 @@ pub(crate) fn folder() -> PathBuf {
         .join("dind")
 }
 
-/// The folder of the host with this id. Ids are never given twice, so what is in it is never another host's.
-pub(crate) fn of_host(id: &str) -> PathBuf {
-    folder().join("hosts").join(short(id))
+/// The folder of the host with this id at this endpoint. Both name it: an endpoint that knows the id of another's host, and answers
+/// with it, reaches nothing that is kept of that.
+pub(crate) fn of_host(endpoint: &Address, id: &ContainerId) -> PathBuf {
+    let name: String =
+        hash::sha256(format!("{endpoint} {id}").as_bytes()).chars().take(FOLDER_NAME).collect();
+    folder().join("hosts").join(name)
 }
 
-/// As much of an id as the docker command shows.
-pub(crate) fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
+/// Makes that folder, with what says whose it is in it.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn make_of_host(endpoint: &Address, id: &ContainerId, name: &str) -> Result<PathBuf> {
+    let folder = of_host(endpoint, id);
+    private_folder(&folder)?;
+    for (file, text) in [(NAME, name), (ID, id.as_str()), (ENDPOINT, &endpoint.to_string())] {
+        write(&folder.join(file), text.as_bytes())?;
+    }
+    Ok(folder)
 }
 
 /// Makes a folder that only the user can enter, with those above it.
@@ -60,17 +75,21 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// File in a host's folder with the host's name.
-pub(crate) const NAME: &str = "name";
+const NAME: &str = "name";
+
+/// File in a host's folder with the host's whole id.
+const ID: &str = "id";
 
 /// File in a host's folder with the endpoint that the host is on.
-pub(crate) const ENDPOINT: &str = "endpoint";
+const ENDPOINT: &str = "endpoint";
 
-/// The ids, as they are short, of the hosts of an endpoint of which something is kept here.
-pub(crate) fn hosts_of(endpoint: &str) -> Vec<String> {
+/// The hosts of an endpoint of which something is kept here.
+pub(crate) fn hosts_of(endpoint: &Address) -> Vec<ContainerId> {
     let folders = fs::read_dir(folder().join("hosts")).into_iter().flatten().flatten();
+    let text = |folder: &fs::DirEntry, file| fs::read_to_string(folder.path().join(file)).ok();
     folders
-        .filter(|folder| fs::read_to_string(folder.path().join(ENDPOINT)).is_ok_and(|text| text == endpoint))
-        .map(|folder| folder.file_name().to_string_lossy().into_owned())
+        .filter(|folder| text(folder, ENDPOINT).is_some_and(|text| text == endpoint.to_string()))
+        .filter_map(|folder| text(&folder, ID)?.parse().ok())
         .collect()
 }
 
@@ -80,8 +99,8 @@ pub(crate) fn owner(certificates: &Path) -> Option<String> {
 }
 
 /// Forgets what was kept of a host.
-pub(crate) fn forget(id: &str) {
-    let _ = fs::remove_dir_all(of_host(id));
+pub(crate) fn forget(endpoint: &Address, id: &ContainerId) {
+    let _ = fs::remove_dir_all(of_host(endpoint, id));
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
@@ -89,4 +108,22 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
         format!("cannot write {}: {error}", path.display()),
         "make room or give permission there, or name another place in XDG_STATE_HOME",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_folder_is_directly_below_that_of_all_hosts_and_no_other_hosts() {
+        let of_host = |endpoint: &str, id: &str| {
+            of_host(&Address::parse(endpoint, "a test").unwrap(), &id.parse::<ContainerId>().unwrap())
+        };
+        let (here, there) = ("unix:///var/run/docker.sock", "tcp://192.0.2.1:2375");
+        let one = of_host(here, "0123456789ab0000");
+        assert_eq!(one.parent(), Some(folder().join("hosts").as_path()));
+        assert_eq!(one, of_host(here, "0123456789ab0000"));
+        assert_ne!(one, of_host(here, "0123456789ab1111"), "the same first twelve digits");
+        assert_ne!(one, of_host(there, "0123456789ab0000"), "the same id at another endpoint");
+    }
 }

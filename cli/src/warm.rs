@@ -6,7 +6,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use dind_contract::{labels, paths};
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, ContainerId, Endpoint, VolumeName};
 use crate::failure::{Failure, Result};
 use crate::options::Request;
 use crate::progress::Progress;
@@ -20,7 +20,7 @@ const TARGET: &str = "/target";
 ///
 /// # Errors
 /// There is no such volume, or the engine refuses.
-pub(crate) async fn volume(endpoint: &Endpoint, source: &str) -> Result<String> {
+pub(crate) async fn volume(endpoint: &Endpoint, source: &str) -> Result<VolumeName> {
     endpoint.docker.inspect_volume(source).await.map_err(|error| match endpoint::status(&error) {
         Some(404) => Failure::new(
             format!("there is no volume {source} on {}", endpoint.address),
@@ -46,13 +46,13 @@ pub(crate) async fn volume(endpoint: &Endpoint, source: &str) -> Result<String> 
             "look at the engine's log",
         )
     })?;
-    Ok(made.name)
+    endpoint.parse(&made.name)
 }
 
 /// The request for a host on that volume, which goes with it.
-pub(crate) fn onto(mut request: Request, volume: Option<&str>) -> Request {
+pub(crate) fn onto(mut request: Request, volume: Option<&VolumeName>) -> Request {
     if let Some(volume) = volume {
-        request.body.labels.get_or_insert_default().insert(labels::VOLUME.to_owned(), volume.to_owned());
+        request.body.labels.get_or_insert_default().insert(labels::VOLUME.to_owned(), volume.to_string());
         let host = request.body.host_config.get_or_insert_default();
         host.binds.get_or_insert_default().push(format!("{volume}:{}", paths::DATA_ROOT));
     }
@@ -67,7 +67,7 @@ pub(crate) async fn copy(
     endpoint: &Endpoint,
     image: &str,
     source: &str,
-    target: &str,
+    target: &VolumeName,
     progress: &Progress,
 ) -> Result<()> {
     progress.begin(&format!("copying {source}"), &format!("{source} is copied"));
@@ -76,7 +76,7 @@ pub(crate) async fn copy(
         cmd: Some(["helper", "copy-data-root", SOURCE, TARGET].map(str::to_owned).to_vec()),
         labels: Some(HashMap::from([
             (labels::OWNER.to_owned(), crate::owner::this_process()),
-            (labels::COPY_OF.to_owned(), target.to_owned()),
+            (labels::COPY_OF.to_owned(), target.to_string()),
         ])),
         network_disabled: Some(true),
         host_config: Some(HostConfig {
@@ -94,8 +94,9 @@ pub(crate) async fn copy(
         )
     };
     let copier = endpoint.docker.create_container(None, body).await.map_err(fail)?.id;
+    let copier: ContainerId = endpoint.parse(&copier)?;
     let copied = async {
-        endpoint.docker.start_container(&copier, None).await.map_err(fail)?;
+        endpoint.docker.start_container(copier.as_str(), None).await.map_err(fail)?;
         let code = endpoint.end_of(&copier).await.unwrap_or(-1);
         if code == 0 {
             return Ok(());
@@ -115,15 +116,18 @@ pub(crate) async fn copy(
 }
 
 /// Ends a copy that was cut off, so that its volume can be removed.
-pub(crate) async fn abandon(endpoint: &Endpoint, target: &str) {
+pub(crate) async fn abandon(endpoint: &Endpoint, target: &VolumeName) {
     let filters = HashMap::from([("label", vec![format!("{}={target}", labels::COPY_OF)])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     for copier in endpoint.docker.list_containers(Some(options)).await.unwrap_or_default() {
-        remove(endpoint, &copier.id.unwrap_or_default()).await;
+        // One with another id than a container's cannot be named; prune says so.
+        if let Ok(copier) = endpoint.container_id(copier.id.as_ref()) {
+            remove(endpoint, &copier).await;
+        }
     }
 }
 
-async fn remove(endpoint: &Endpoint, copier: &str) {
+async fn remove(endpoint: &Endpoint, copier: &ContainerId) {
     let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    let _ = endpoint.docker.remove_container(copier, Some(options)).await;
+    let _ = endpoint.docker.remove_container(copier.as_str(), Some(options)).await;
 }

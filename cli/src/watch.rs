@@ -8,7 +8,7 @@ use bollard::query_parameters::{AttachContainerOptionsBuilder, WaitContainerOpti
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
-use crate::endpoint::{self, Endpoint, Kind};
+use crate::endpoint::{self, ContainerId, Endpoint, Kind};
 use crate::failure::{Failure, Result};
 
 /// How many of the last lines are kept.
@@ -30,25 +30,26 @@ impl Watch {
     ///
     /// # Errors
     /// The endpoint refuses.
-    pub(crate) async fn begin(endpoint: &Endpoint, id: &str, name: &str) -> Result<Self> {
+    pub(crate) async fn begin(endpoint: &Endpoint, id: &ContainerId, name: &str) -> Result<Self> {
         let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
-        let attached = endpoint.docker.attach_container(id, Some(options)).await.map_err(|error| {
-            Failure::new(
-                format!("the host {name} cannot be attached to: {}", endpoint::cause(&error)),
-                "try again, or look at the engine's log",
-            )
-        })?;
+        let attached =
+            endpoint.docker.attach_container(id.as_str(), Some(options)).await.map_err(|error| {
+                Failure::new(
+                    format!("the host {name} cannot be attached to: {}", endpoint::cause(&error)),
+                    "try again, or look at the engine's log",
+                )
+            })?;
         let lines = Arc::new(Mutex::new(VecDeque::new()));
         let reading = tokio::spawn(read(attached.output, Arc::clone(&lines)));
         // An engine of before 1.30, and VIC, would take one that has not started for one that has ended.
         let asks = endpoint.kind == Kind::Engine && endpoint.speaks(1, 30);
-        let (docker, id) = (endpoint.docker.clone(), id.to_owned());
+        let (docker, id) = (endpoint.docker.clone(), id.clone());
         let code = Arc::new(Mutex::new(None));
         let caught = Arc::clone(&code);
         let ending = tokio::spawn(async move {
             if asks {
                 let options = WaitContainerOptionsBuilder::new().condition("next-exit").build();
-                let mut wait = std::pin::pin!(docker.wait_container(&id, Some(options)));
+                let mut wait = std::pin::pin!(docker.wait_container(id.as_str(), Some(options)));
                 let code = wait.next().await.and_then(endpoint::ended);
                 *caught.lock().unwrap_or_else(PoisonError::into_inner) = code;
             }

@@ -91,7 +91,7 @@ async fn wait_for_others(
     let mut said = false;
     while let Ok(container) = endpoint.docker.inspect_container(cache, None).await {
         let labels = container.config.and_then(|config| config.labels).unwrap_or_default();
-        let id = container.id.unwrap_or_default();
+        let id = endpoint.container_id(container.id.as_ref())?;
         match labels.get(labels::OWNER).map(|words| owner::of(words)) {
             // Left by one that was killed.
             Some(Owner::Ended) => launch::remove(endpoint, &id, cache, true).await?,
@@ -130,7 +130,7 @@ impl<'a> Baker<'a> {
         launch::announce(made, progress);
         let mut watch = launch::start(outside, made).await?;
         let status = launch::wait(outside, made, &mut watch, options, progress).await?;
-        let host = Host::find(outside, &made.id).await?;
+        let host = Host::find(outside, made.id.as_str()).await?;
         let reach = reach::find(outside, &host, &status).await?;
         let engine = Endpoint::in_host(&reach).await?;
         Ok(Self { outside, made: made.clone(), engine })
@@ -144,7 +144,7 @@ impl<'a> Baker<'a> {
     ) -> Result<()> {
         let options = UploadToContainerOptionsBuilder::new().path(folder).build();
         let body = bollard::body_try_stream(archive);
-        self.outside.docker.upload_to_container(&self.made.id, Some(options), body).await.map_err(|error| {
+        self.outside.docker.upload_to_container(self.made.id.as_str(), Some(options), body).await.map_err(|error| {
             Failure::new(
                 format!("the application cannot be sent to {}: {}", self.outside.address, endpoint::cause(&error)),
                 "look whether the files can be read here, and whether the endpoint has room: docker system df",
@@ -173,14 +173,12 @@ impl<'a> Baker<'a> {
     ) -> Result<inside::Answer> {
         inside::run_with(self.outside, &self.made.id, words, folder, environment, heard).await.map_err(
             |error| {
-                Failure::new(
-                    format!(
-                        "the host that bakes cannot run {}: {}",
-                        words.first().unwrap_or(&""),
-                        endpoint::cause(&error)
-                    ),
-                    "bake again; if it fails again, look at the endpoint's engine",
-                )
+                error.told(|cause| {
+                    Failure::new(
+                        format!("the host that bakes cannot run {}: {cause}", words.first().unwrap_or(&"")),
+                        "bake again; if it fails again, look at the endpoint's engine",
+                    )
+                })
             },
         )
     }

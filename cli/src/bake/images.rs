@@ -13,7 +13,7 @@ use super::archive;
 use super::baker::Baker;
 use super::names::{Name, untagged};
 use super::project::{self, FOLDER, Project};
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, ImageId};
 use crate::failure::{Failure, Result};
 use crate::options::Pull;
 use crate::progress::Progress;
@@ -207,8 +207,8 @@ fn async_stream(
 }
 
 /// The id of the image that has this name in an engine.
-async fn id(engine: &Endpoint, name: &str) -> Option<String> {
-    engine.docker.inspect_image(name).await.ok()?.id
+async fn id(engine: &Endpoint, name: &str) -> Option<ImageId> {
+    engine.docker.inspect_image(name).await.ok()?.id?.parse().ok()
 }
 
 /// Copies the images that builds begin with, where the endpoint has them: no registry need have them.
@@ -305,8 +305,8 @@ pub(crate) async fn request(baker: &Baker<'_>, project: &Project, platform: &str
                 "take the image for the appliance's platform, or bake on a host of that platform",
             ));
         }
-        let id = image.id.unwrap_or_default();
-        let entry = images.entry(id).or_default();
+        let id: ImageId = baker.engine.parse(&image.id.unwrap_or_default())?;
+        let entry = images.entry(id.to_string()).or_default();
         entry.0.push(name.sealed.clone());
         let repository = untagged(&name.sealed);
         let digests = image.repo_digests.unwrap_or_default().into_iter();

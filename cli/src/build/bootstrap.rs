@@ -57,6 +57,7 @@ async fn debootstrap(program: &Path, release: &str, file: &Path, progress: &Prog
         )
         .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
         .arg("--format=tar")
+        .arg("--")
         .arg(release)
         .arg(file)
         .stdin(Stdio::null())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bollard::query_parameters::BuildImageOptionsBuilder;
 use futures_util::StreamExt;
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, ImageId};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Progress;
@@ -25,7 +25,7 @@ pub(crate) struct Build<'a> {
     /// Without what was built before.
     pub(crate) no_cache: bool,
     /// Where it is told which image is the newest that this build has made.
-    pub(crate) newest: &'a RefCell<Option<String>>,
+    pub(crate) newest: &'a RefCell<Option<ImageId>>,
     /// Whether each line is printed, as the docker command does elsewhere than on a terminal.
     pub(crate) lines: bool,
 }
@@ -38,8 +38,8 @@ const LAST_LINES: usize = 20;
 /// Builds; the image's id. The classic builder, which every endpoint that builds has: it needs no session.
 ///
 /// # Errors
-/// A step fails: with its last lines.
-pub(crate) async fn run(endpoint: &Endpoint, build: Build<'_>, progress: &Progress) -> Result<String> {
+/// A step fails: with its last lines. Or the image has an id that is none.
+pub(crate) async fn run(endpoint: &Endpoint, build: Build<'_>, progress: &Progress) -> Result<ImageId> {
     let mut options = BuildImageOptionsBuilder::new()
         .rm(true)
         .forcerm(true)
@@ -69,8 +69,8 @@ pub(crate) async fn run(endpoint: &Endpoint, build: Build<'_>, progress: &Progre
             step.heard(line, build.lines, progress);
             // What comes from the cache, or begins the image, was there before.
             let was_there = before.starts_with(" ---> Using cache") || before.contains(" : FROM ");
-            if let (false, Some(made)) = (was_there, line.strip_prefix(" ---> ").filter(|made| is_id(made))) {
-                build.newest.replace(Some(made.to_owned()));
+            if let (false, Some(Ok(made))) = (was_there, line.strip_prefix(" ---> ").map(str::parse)) {
+                build.newest.replace(Some(made));
             }
             line.clone_into(&mut before);
             id = line.strip_prefix("Successfully built ").map(str::to_owned).or(id);
@@ -81,7 +81,8 @@ pub(crate) async fn run(endpoint: &Endpoint, build: Build<'_>, progress: &Progre
         }
     }
     step.done(build.lines, progress);
-    id.ok_or_else(|| failed(build.tag, "the endpoint ended the build without a word", last))
+    let id = id.ok_or_else(|| failed(build.tag, "the endpoint ended the build without a word", last))?;
+    endpoint.parse(&id)
 }
 
 /// A step of the Dockerfile.
@@ -114,10 +115,6 @@ impl Step {
             progress.took(&title, began.elapsed());
         }
     }
-}
-
-fn is_id(text: &str) -> bool {
-    text.len() >= 12 && text.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 fn failed(tag: &str, cause: &str, last: Vec<String>) -> Failure {

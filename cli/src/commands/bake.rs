@@ -105,7 +105,7 @@ pub(crate) async fn run(context: &Context, bake: Bake) -> Result<()> {
     if !cache.is_empty() {
         // Left in order, so that the next one starts on data that needs no check.
         progress.begin("keeping what was pulled and sealed for the next bake", "");
-        let _ = endpoint.docker.stop_container(&made.id, None).await;
+        let _ = endpoint.docker.stop_container(made.id.as_str(), None).await;
         progress.clear();
     }
     let removed = launch::discard(&endpoint, &made, &mut interrupt).await;
@@ -362,7 +362,7 @@ impl Work<'_> {
         let base_name = self.wish.host.image();
         let (pump_base, base) = pipe::incoming(docker.export_image(&base_name));
         let (pump_store, made) =
-            pipe::incoming(docker.download_from_container(&baker.made.id, Some(options)));
+            pipe::incoming(docker.download_from_container(baker.made.id.as_str(), Some(options)));
         let (mut out, archive) = pipe::outgoing();
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let making = tokio::task::spawn_blocking(move || {

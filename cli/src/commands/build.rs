@@ -14,7 +14,7 @@ use crate::bake::names::check_tag;
 use crate::build::bootstrap;
 use crate::build::context::{File, archive};
 use crate::build::stream::{self, Build as Stream};
-use crate::endpoint::{self, Endpoint, Kind};
+use crate::endpoint::{self, ContainerId, Endpoint, ImageId, Kind};
 use crate::failure::{Failure, Result};
 use crate::options::units;
 use crate::progress::Progress;
@@ -111,9 +111,9 @@ struct Builder<'a> {
     /// Whether each line of the build is printed.
     lines: bool,
     /// The newest image that was made, and may have no name yet.
-    newest: RefCell<Option<String>>,
+    newest: RefCell<Option<ImageId>>,
     /// The container that is asked for its engine's version.
-    asked: RefCell<Option<String>>,
+    asked: RefCell<Option<ContainerId>>,
 }
 
 impl Builder<'_> {
@@ -168,8 +168,8 @@ impl Builder<'_> {
     }
 
     /// Builds an image that begins with the host's; its name and id.
-    async fn on_top(&self, host: &str, name: String, context: Vec<u8>) -> Result<(String, String)> {
-        let arguments = HashMap::from([("BASE".to_owned(), host.to_owned())]);
+    async fn on_top(&self, host: &ImageId, name: String, context: Vec<u8>) -> Result<(String, ImageId)> {
+        let arguments = HashMap::from([("BASE".to_owned(), host.to_string())]);
         let built = self.build(&name, context, arguments, HashMap::new(), true).await?;
         Ok((name, built))
     }
@@ -180,9 +180,9 @@ impl Builder<'_> {
         tag: &str,
         context: Vec<u8>,
         arguments: HashMap<String, String>,
-    ) -> Result<String> {
+    ) -> Result<ImageId> {
         let built = self.build(tag, context.clone(), arguments.clone(), HashMap::new(), true).await?;
-        match self.engine(&built).await {
+        match self.engine(&built).await? {
             Some(engine) => {
                 let labels = HashMap::from([(labels::ENGINE.to_owned(), engine)]);
                 self.build(tag, context, arguments, labels, false).await
@@ -192,18 +192,20 @@ impl Builder<'_> {
     }
 
     /// Gives an image its name, and removes the one that had it.
-    async fn name(&self, name: &str, id: &str) -> Result<()> {
+    async fn name(&self, name: &str, id: &ImageId) -> Result<()> {
         let before = self::id(self.endpoint, name).await;
         let (repository, tag) = split(name);
         let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
-        self.endpoint.docker.tag_image(id, Some(options)).await.map_err(|error| {
+        self.endpoint.docker.tag_image(id.as_str(), Some(options)).await.map_err(|error| {
             Failure::new(
                 format!("the image {id} cannot be called {name}: {}", endpoint::cause(&error)),
                 "give another name with --tag",
             )
         })?;
-        if before.is_some() && before != self::id(self.endpoint, name).await {
-            forget(self.endpoint, before).await;
+        if let Some(before) = before
+            && self::id(self.endpoint, name).await.as_ref() != Some(&before)
+        {
+            forget(self.endpoint, &before).await;
         }
         Ok(())
     }
@@ -215,7 +217,7 @@ impl Builder<'_> {
         arguments: HashMap<String, String>,
         labels: HashMap<String, String>,
         first: bool,
-    ) -> Result<String> {
+    ) -> Result<ImageId> {
         let build = Stream {
             tag,
             context,
@@ -229,20 +231,21 @@ impl Builder<'_> {
     }
 
     /// The version of the engine in an image, by asking it; `None` where it does not say.
-    async fn engine(&self, image: &str) -> Option<String> {
+    async fn engine(&self, image: &ImageId) -> Result<Option<String>> {
         let docker = &self.endpoint.docker;
         let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
+            image: Some(image.to_string()),
             entrypoint: Some(vec!["dockerd".to_owned(), "--version".to_owned()]),
             network_disabled: Some(true),
             labels: Some(HashMap::from([(labels::OWNER.to_owned(), owner::this_process())])),
             host_config: Some(HostConfig::default()),
             ..Default::default()
         };
-        let id = docker.create_container(None, body).await.ok()?.id;
+        let Ok(created) = docker.create_container(None, body).await else { return Ok(None) };
+        let id: ContainerId = self.endpoint.parse(&created.id)?;
         self.asked.replace(Some(id.clone()));
         let asked = async {
-            docker.start_container(&id, None).await.ok()?;
+            docker.start_container(id.as_str(), None).await.ok()?;
             self.endpoint.end_of(&id).await;
             let lines = ready::last_lines(self.endpoint, &id, "1").await;
             // Docker version 26.1.5+dfsg1, build a72d7cd
@@ -251,35 +254,35 @@ impl Builder<'_> {
         }
         .await;
         self.abandon_container().await;
-        asked
+        Ok(asked)
     }
 
     /// Removes what a build that was cut off has made.
     async fn abandon(&self) {
         self.abandon_container().await;
         if let Some(newest) = self.newest.take() {
-            abandon(self.endpoint, newest).await;
+            abandon(self.endpoint, &newest).await;
         }
     }
 
     async fn abandon_container(&self) {
         if let Some(id) = self.asked.take() {
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            let _ = self.endpoint.docker.remove_container(&id, Some(options)).await;
+            let _ = self.endpoint.docker.remove_container(id.as_str(), Some(options)).await;
         }
     }
 }
 
 /// The id of the image that has this name.
-async fn id(endpoint: &Endpoint, tag: &str) -> Option<String> {
-    endpoint.docker.inspect_image(tag).await.ok().and_then(|image| image.id)
+async fn id(endpoint: &Endpoint, tag: &str) -> Option<ImageId> {
+    endpoint.docker.inspect_image(tag).await.ok()?.id?.parse().ok()
 }
 
 /// Removes the newest image of a build that was cut off, as soon as the endpoint has ended the step that stands on it.
-async fn abandon(endpoint: &Endpoint, newest: String) {
+async fn abandon(endpoint: &Endpoint, newest: &ImageId) {
     for _ in 0..100 {
-        forget(endpoint, Some(newest.clone())).await;
-        if id(endpoint, &newest).await.is_none() {
+        forget(endpoint, newest).await;
+        if id(endpoint, newest.as_str()).await.is_none() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -287,12 +290,11 @@ async fn abandon(endpoint: &Endpoint, newest: String) {
 }
 
 /// Removes an image that has no name. One that is used stays.
-async fn forget(endpoint: &Endpoint, image: Option<String>) {
-    let Some(image) = image else { return };
-    let names = endpoint.docker.inspect_image(&image).await.ok().and_then(|image| image.repo_tags);
+async fn forget(endpoint: &Endpoint, image: &ImageId) {
+    let names = endpoint.docker.inspect_image(image.as_str()).await.ok().and_then(|image| image.repo_tags);
     if names.is_some_and(|names| names.is_empty()) {
         let options = None::<bollard::query_parameters::RemoveImageOptions>;
-        let _ = endpoint.docker.remove_image(&image, options, None).await;
+        let _ = endpoint.docker.remove_image(image.as_str(), options, None).await;
     }
 }
 

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::endpoint::docker_folder;
+use crate::endpoint::{Address, ContainerId, docker_folder};
 use crate::failure::{Failure, Result};
 use crate::hosts::Host;
-use crate::{Context as Calling, hash, output, reach, state};
+use crate::{Context as Calling, hash, output, reach};
 
 /// What a context that was written here says in its metadata, so that no other is ever overwritten or removed.
 const MARK: &str = "dind.host";
+
+/// And the endpoint that the host is on: another one that answers with the host's id removes nothing.
+const ENDPOINT: &str = "dind.endpoint";
 
 /// Write a context with which the docker command uses a host
 ///
@@ -49,8 +52,12 @@ pub(crate) async fn run(calling: &Calling, context: Context) -> Result<()> {
     }
     let meta = json!({
         "Name": name,
-        "Metadata": { "Description": format!("dind host {}", host.name), MARK: host.id },
-        "Endpoints": { "docker": { "Host": reach.docker_host, "SkipTLSVerify": false } },
+        "Metadata": {
+            "Description": format!("dind host {}", host.name),
+            MARK: host.id.as_str(),
+            ENDPOINT: endpoint.address.to_string(),
+        },
+        "Endpoints": { "docker": { "Host": format!("tcp://{}", reach.place), "SkipTLSVerify": false } },
     });
     place.put(meta.to_string().as_bytes(), &certificates).map_err(|e| {
         Failure::new(
@@ -62,12 +69,12 @@ pub(crate) async fn run(calling: &Calling, context: Context) -> Result<()> {
 }
 
 /// Removes the contexts that were written for a host.
-pub(crate) fn forget(id: &str) {
+pub(crate) fn forget(endpoint: &Address, id: &ContainerId) {
+    let of_host = Owner { id: id.clone(), endpoint: Some(endpoint.to_string()) };
     let Ok(folders) = fs::read_dir(docker_folder().join("contexts/meta")) else { return };
     for folder in folders.flatten() {
         let meta = folder.path();
-        // The whole id, or as much of it as names a folder.
-        if owner(&meta).ok().flatten().is_some_and(|owner| state::short(&owner) == state::short(id)) {
+        if owner(&meta).ok().flatten().is_some_and(|owner| owner == of_host) {
             let tls = docker_folder().join("contexts/tls").join(folder.file_name());
             let _ = fs::remove_dir_all(meta);
             let _ = fs::remove_dir_all(tls);
@@ -167,13 +174,22 @@ fn write(into: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
+/// The host that a context was written for.
+#[derive(Debug, PartialEq, Eq)]
+struct Owner {
+    id: ContainerId,
+    endpoint: Option<String>,
+}
+
 /// The host that a context was written for, if it was written here.
 ///
 /// # Errors
 /// There is no context, or it cannot be read.
-fn owner(meta: &Path) -> io::Result<Option<String>> {
+fn owner(meta: &Path) -> io::Result<Option<Owner>> {
     let meta: Value = serde_json::from_slice(&fs::read(meta.join("meta.json"))?)?;
-    Ok(meta["Metadata"][MARK].as_str().map(str::to_owned))
+    let text = |name: &str| meta["Metadata"][name].as_str();
+    let id = text(MARK).and_then(|id| id.parse().ok());
+    Ok(id.map(|id| Owner { id, endpoint: text(ENDPOINT).map(str::to_owned) }))
 }
 
 /// The docker command's own rule: `^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$`, and `default` is its own.
@@ -199,7 +215,9 @@ mod tests {
         let scratch = std::env::temp_dir().join(format!("dind-context-{}", std::process::id()));
         let contexts = scratch.join("contexts");
         let place = Place { meta: contexts.join("meta/id"), tls: contexts.join("tls/id") };
+        let [a, b, c] = ["a", "b", "c"].map(|digit| digit.repeat(64));
         let meta = |host: &str| json!({ "Metadata": { MARK: host } }).to_string().into_bytes();
+        let owner = || owner(&place.meta).unwrap().map(|owner| owner.id.to_string());
         let certificates = [("ca.pem", b"ca".to_vec())];
         let names = || {
             let folders = fs::read_dir(&contexts).unwrap().flatten();
@@ -208,17 +226,17 @@ mod tests {
             names
         };
         place.must_be_ours("one").unwrap();
-        place.put(&meta("a"), &certificates).unwrap();
-        assert_eq!(owner(&place.meta).unwrap().as_deref(), Some("a"));
+        place.put(&meta(&a), &certificates).unwrap();
+        assert_eq!(owner().as_ref(), Some(&a));
         assert!(place.tls.join("docker/ca.pem").exists());
         // What cannot be written: two files of one name.
         let twice = [certificates[0].clone(), certificates[0].clone()];
-        place.put(&meta("b"), &twice).unwrap_err();
-        assert_eq!(owner(&place.meta).unwrap().as_deref(), Some("a"));
+        place.put(&meta(&b), &twice).unwrap_err();
+        assert_eq!(owner().as_ref(), Some(&a));
         assert!(place.tls.join("docker/ca.pem").exists());
         // Without certificates, those of before go.
-        place.put(&meta("c"), &[]).unwrap();
-        assert_eq!(owner(&place.meta).unwrap().as_deref(), Some("c"));
+        place.put(&meta(&c), &[]).unwrap();
+        assert_eq!(owner().as_ref(), Some(&c));
         assert!(!place.tls.exists());
         assert_eq!(names(), ["meta", "tls"]);
         fs::write(place.meta.join("meta.json"), "{").unwrap();

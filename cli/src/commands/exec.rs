@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::commands::logs;
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, ExecId};
 use crate::failure::{Failure, Result};
 use crate::hosts::Host;
 use crate::options::units;
@@ -91,9 +91,10 @@ pub(crate) async fn run(context: &Context, exec: Exec) -> Result<u8> {
         working_dir: exec.workdir.clone(),
         ..Default::default()
     };
-    let id = endpoint.docker.create_exec(&host.id, config).await.map_err(fail)?.id;
+    let id = endpoint.docker.create_exec(host.id.as_str(), config).await.map_err(fail)?.id;
+    let id: ExecId = endpoint.parse(&id)?;
     let options = StartExecOptions { detach: exec.detach, tty: exec.tty, ..Default::default() };
-    let end = match endpoint.docker.start_exec(&id, Some(options)).await.map_err(fail)? {
+    let end = match endpoint.docker.start_exec(id.as_str(), Some(options)).await.map_err(fail)? {
         StartExecResults::Detached => return Ok(0),
         StartExecResults::Attached { output, input } => attach(&endpoint, &id, &exec, output, input).await?,
     };
@@ -115,16 +116,16 @@ enum End {
 }
 
 /// The exit code of a program whose output has ended.
-async fn code(endpoint: &Endpoint, id: &str, exec: &Exec, host: &Host, end: &End) -> Result<u8> {
+async fn code(endpoint: &Endpoint, id: &ExecId, exec: &Exec, host: &Host, end: &End) -> Result<u8> {
     let command = exec.command.join(" ");
     loop {
-        let program = endpoint.docker.inspect_exec(id).await.ok();
+        let program = endpoint.docker.inspect_exec(id.as_str()).await.ok();
         if let Some(code) = program.as_ref().and_then(|program| u8::try_from(program.exit_code?).ok()) {
             return Ok(code);
         }
         let goes_on = program.and_then(|program| program.running) == Some(true);
         // An endpoint that does not answer, or that no longer knows the host, says nothing of the host's end but this.
-        let runs = Host::find(endpoint, &host.id).await?.runs();
+        let runs = Host::find(endpoint, host.id.as_str()).await?.runs();
         match end {
             _ if !runs => {
                 return Err(Failure::new(
@@ -158,7 +159,13 @@ type Output = std::pin::Pin<
 type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 
 /// Carries input and output until the program closes its output, or is left.
-async fn attach(endpoint: &Endpoint, id: &str, exec: &Exec, mut output: Output, input: Input) -> Result<End> {
+async fn attach(
+    endpoint: &Endpoint,
+    id: &ExecId,
+    exec: &Exec,
+    mut output: Output,
+    input: Input,
+) -> Result<End> {
     let _raw = if exec.tty && exec.interactive { terminal::Raw::begin() } else { None };
     let mut resized = signal(SignalKind::window_change())
         .map_err(|e| Failure::new(format!("cannot listen to signals: {e}"), "report this as a defect"))?;
@@ -234,11 +241,11 @@ impl Keys {
     }
 }
 
-async fn resize(endpoint: &Endpoint, id: &str) {
+async fn resize(endpoint: &Endpoint, id: &ExecId) {
     if let Some((rows, columns)) = terminal::size() {
         let options = ResizeExecOptionsBuilder::new().h(rows.into()).w(columns.into()).build();
         // The program may have ended by now.
-        let _ = endpoint.docker.resize_exec(id, options).await;
+        let _ = endpoint.docker.resize_exec(id.as_str(), options).await;
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use dind_contract::{labels, store};
 use serde_json::{Value, json};
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, ImageId};
 use crate::failure::{Failure, Result};
 use crate::table::table;
 use crate::{Context, output};
@@ -26,7 +26,7 @@ pub(crate) struct Inspect {
 struct Found {
     name: String,
     /// Of the image.
-    id: String,
+    id: ImageId,
     labels: HashMap<String, String>,
     /// In bytes.
     size: i64,
@@ -56,7 +56,10 @@ async fn find(endpoint: &Endpoint, name: &str) -> Result<Found> {
         )
     };
     let image = match endpoint.docker.inspect_container(name, None).await {
-        Ok(container) => container.image.unwrap_or_default(),
+        Ok(container) => {
+            endpoint.container_id(container.id.as_ref())?;
+            endpoint.parse::<ImageId>(&container.image.unwrap_or_default())?.to_string()
+        }
         Err(error) if endpoint::status(&error) == Some(404) => name.to_owned(),
         Err(error) => return Err(asked(&error)),
     };
@@ -79,7 +82,7 @@ async fn find(endpoint: &Endpoint, name: &str) -> Result<Found> {
     }
     Ok(Found {
         name: name.to_owned(),
-        id: found.id.unwrap_or_default(),
+        id: endpoint.parse(&found.id.unwrap_or_default())?,
         labels,
         size: found.size.unwrap_or_default(),
     })
@@ -104,7 +107,7 @@ impl Found {
     fn document(&self) -> Result<Value> {
         Ok(json!({
             "name": self.name,
-            "id": self.id,
+            "id": self.id.as_str(),
             "size": self.size,
             "version": self.label("org.opencontainers.image.version"),
             "flavour": self.label(labels::FLAVOUR),
@@ -118,7 +121,7 @@ impl Found {
         let size = indicatif::HumanBytes(u64::try_from(self.size).unwrap_or_default());
         let mut text = format!("{}\n", self.name);
         let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<10} {value}\n"));
-        line("image", &self.id);
+        line("image", self.id.as_str());
         line("size", &size.to_string());
         line("version", self.label("org.opencontainers.image.version"));
         line("flavour", self.label(labels::FLAVOUR));

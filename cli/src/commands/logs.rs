@@ -45,7 +45,7 @@ pub(crate) async fn run(context: &Context, logs: Logs) -> Result<()> {
         .since(logs.since.unwrap_or(0))
         .tail(&logs.tail)
         .build();
-    let mut pieces = endpoint.docker.logs(&host.id, Some(options));
+    let mut pieces = endpoint.docker.logs(host.id.as_str(), Some(options));
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| {
             Failure::new(

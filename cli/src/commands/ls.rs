@@ -1,6 +1,6 @@
 //! `dind ls`: which hosts there are.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bollard::models::ContainerSummary;
@@ -9,10 +9,12 @@ use dind_contract::{API_PORT, PLAIN_PORT, labels, paths};
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{self, BadAnswer, ContainerId, Endpoint, Machine, Place};
 use crate::failure::Result;
+use crate::hosts::{self, Listed};
+use crate::inside::{self, RunError};
 use crate::table::{self, Format};
-use crate::{Context, assets, hosts, inside, output, state};
+use crate::{Context, assets, output};
 
 /// List hosts
 #[derive(Debug, Args)]
@@ -37,7 +39,7 @@ pub(crate) struct Ls {
 /// A host, as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Row {
-    id: String,
+    id: ContainerId,
     name: String,
     /// `running`, `exited`, `created` …
     state: String,
@@ -60,29 +62,29 @@ const FIELDS: [&str; 10] =
     ["ID", "Name", "State", "Health", "Flavour", "Engine", "Address", "Image", "Age", "Size"];
 
 impl Row {
-    fn new(endpoint: &Endpoint, host: ContainerSummary) -> Self {
-        let name = hosts::name(&host);
-        let address = address(&endpoint.machine(), &host);
+    fn new(endpoint: &Endpoint, machine: &Machine, host: Listed) -> Result<Self> {
+        let Listed { id, name, container: host } = host;
+        let place = place(machine, &host).map_err(|bad| endpoint.distrust(&bad))?;
         let mut labels = host.labels.unwrap_or_default();
         let status = host.status.unwrap_or_default();
-        Self {
-            id: host.id.unwrap_or_default(),
+        Ok(Self {
+            id,
             name,
             state: host.state.map(|state| state.to_string()).unwrap_or_default(),
             health: health(&status).map(str::to_owned),
             flavour: labels.remove(labels::FLAVOUR).unwrap_or_default(),
             engine: labels.remove(labels::ENGINE).filter(|engine| !engine.is_empty()),
-            address,
+            address: place.map(|place| place.to_string()),
             image: host.image.unwrap_or_default(),
             created: host.created.unwrap_or(0),
             size: None,
-        }
+        })
     }
 
     fn cells(&self, now: i64) -> Vec<String> {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
-            state::short(&self.id).to_owned(),
+            self.id.short().to_owned(),
             self.name.clone(),
             self.state.clone(),
             or_dash(&self.health),
@@ -109,9 +111,7 @@ pub(crate) async fn run(context: &Context, ls: Ls) -> Result<()> {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(0));
     if ls.quiet {
-        return output::print(
-            &rows.iter().map(|row| format!("{}\n", state::short(&row.id))).collect::<String>(),
-        );
+        return output::print(&rows.iter().map(|row| format!("{}\n", row.id.short())).collect::<String>());
     }
     if ls.json {
         let text = serde_json::to_string_pretty(&rows).unwrap_or_default();
@@ -155,52 +155,59 @@ fn listed(cells: &[Vec<String>], size: bool) -> String {
 
 async fn rows(endpoint: &Endpoint, all: bool, size: bool) -> Result<Vec<Row>> {
     let hosts = hosts::list(endpoint, all, None).await?;
-    let mut rows: Vec<Row> = hosts.into_iter().map(|host| Row::new(endpoint, host)).collect();
+    let machine = endpoint.machine();
+    let rows = hosts.into_iter().map(|host| Row::new(endpoint, &machine, host));
+    let mut rows: Vec<Row> = rows.collect::<Result<_>>()?;
     if size {
         let sizes = join_all(rows.iter().map(|row| disk(endpoint, row))).await;
         for (row, size) in rows.iter_mut().zip(sizes) {
-            row.size = size;
+            row.size = size?;
         }
     }
     Ok(rows)
 }
 
 /// How much is in the data root of a host that runs. (What engines say of volumes has changed its form, and VIC says nothing.)
-async fn disk(endpoint: &Endpoint, row: &Row) -> Option<i64> {
+///
+/// # Errors
+/// The endpoint cannot be trusted. That it does not say is none.
+async fn disk(endpoint: &Endpoint, row: &Row) -> Result<Option<i64>> {
     if row.state != "running" {
-        return None;
+        return Ok(None);
     }
     // -x: not what is mounted in it, which would be counted twice.
-    let answer = inside::run(endpoint, &row.id, &["du", "-sxk", paths::DATA_ROOT], |_| ()).await.ok()?;
-    let kilobytes: i64 = answer.stdout.split_whitespace().next()?.parse().ok()?;
-    Some(kilobytes * 1024)
+    let answer = match inside::run(endpoint, &row.id, &["du", "-sxk", paths::DATA_ROOT], |_| ()).await {
+        Ok(answer) => answer,
+        Err(RunError::Refused(_)) => return Ok(None),
+        Err(RunError::Distrusted(failure)) => return Err(failure),
+    };
+    let kilobytes = answer.stdout.split_whitespace().next().and_then(|number| number.parse::<i64>().ok());
+    Ok(kilobytes.map(|kilobytes| kilobytes.saturating_mul(1024)))
 }
 
-/// The API's address, as seen on the endpoint's machine: published with TLS or without, or the container's own.
-fn address(machine: &str, host: &ContainerSummary) -> Option<String> {
+/// Where the API is, as seen on the endpoint's machine: published with TLS or without, or the container's own.
+fn place(machine: &Machine, host: &ContainerSummary) -> Result<Option<Place>, BadAnswer> {
     if is_local(host) {
-        return None;
+        return Ok(None);
     }
-    let published = [API_PORT, PLAIN_PORT].into_iter().find_map(|wanted| {
-        let mut ports = host.ports.iter().flatten().filter(|port| port.private_port == wanted);
-        ports.find_map(|port| Some((port.ip.as_deref().unwrap_or_default(), port.public_port?)))
-    });
-    if let Some((ip, port)) = published {
-        return Some(join(if matches!(ip, "0.0.0.0" | "::" | "") { machine } else { ip }, port));
+    let address = |text: &Option<String>| endpoint::address(text.as_deref().unwrap_or_default());
+    for wanted in [API_PORT, PLAIN_PORT] {
+        for port in host.ports.iter().flatten().filter(|port| port.private_port == wanted) {
+            let address = address(&port.ip)?.filter(|address| !address.is_unspecified());
+            if let Some(port) = port.public_port {
+                let machine = address.map_or_else(|| machine.clone(), Machine::from);
+                return Ok(Some(Place { machine, port }));
+            }
+        }
     }
-    let networks = host.network_settings.as_ref()?.networks.as_ref()?;
-    let own = |ip: &Option<String>| ip.clone().filter(|ip| !ip.is_empty());
-    networks
-        .values()
-        .find_map(|network| own(&network.ip_address).or_else(|| own(&network.global_ipv6_address)))
-        .map(|ip| join(&ip, API_PORT))
-}
-
-/// `ADDRESS:PORT`, with an address of IPv6 in brackets.
-fn join(machine: &str, port: u16) -> String {
-    machine
-        .parse::<IpAddr>()
-        .map_or_else(|_| format!("{machine}:{port}"), |ip| SocketAddr::new(ip, port).to_string())
+    let networks = host.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let mut own = None;
+    for network in networks.into_iter().flat_map(HashMap::values) {
+        for address in [address(&network.ip_address)?, address(&network.global_ipv6_address)?] {
+            own = own.or(address);
+        }
+    }
+    Ok(own.map(|address| Place { machine: address.into(), port: API_PORT }))
 }
 
 /// Whether it serves its API to nobody outside, as far as a list says: what was given to `docker run -e` is not in it.
@@ -222,8 +229,6 @@ fn health(status: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use bollard::models::{ContainerSummaryNetworkSettings, EndpointSettings, PortSummary};
 
     use super::*;
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn the_list_reads_well() {
         let row = |name: &str, state: &str, health: Option<&str>, address: Option<&str>| Row {
-            id: "0123456789abcdef".into(),
+            id: "0123456789abcdef".parse().unwrap(),
             name: name.into(),
             state: state.into(),
             health: health.map(str::to_owned),
@@ -289,9 +294,14 @@ mod tests {
             ),
             (host(None, vec![port(2376, "0.0.0.0", Some(3))], "172.17.0.2"), Some("far.example.com:3")),
         ] {
-            assert_eq!(address("far.example.com", &host).as_deref(), expected, "{host:?}");
+            let place = place(&Machine::parse("far.example.com").unwrap(), &host).unwrap();
+            assert_eq!(place.map(|place| place.to_string()).as_deref(), expected, "{host:?}");
         }
-        assert_eq!(join("fd00::1", 1), "[fd00::1]:1");
+        for bad in ["-oProxyCommand=id", "1.2.3.4 -oX", "fe80::1%eth0", "vic.example.com"] {
+            let machine = Machine::parse("far.example.com").unwrap();
+            assert!(place(&machine, &host(None, exposed(), bad)).is_err(), "{bad}");
+            assert!(place(&machine, &host(None, vec![port(2376, bad, Some(1))], "")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use crate::commands::{context, stop};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{ContainerId, Endpoint, VolumeName};
 use crate::failure::Result;
 use crate::owner::{self, Owner};
 use crate::{Context, hosts, launch, output, state};
@@ -39,17 +39,22 @@ pub(crate) async fn run(context: &Context, prune: Prune) -> Result<()> {
     let mut failures = Vec::new();
     // Copies stand on the volumes that go with hosts, so copiers go first.
     let copiers = if prune.label.is_none() { copiers(&endpoint).await? } else { Vec::new() };
+    // Asked for before anything is removed: an endpoint that cannot be trusted is asked for nothing more.
+    let hosts = hosts::list(&endpoint, true, prune.label.as_deref()).await?;
     for copier in copiers {
-        if !prune.dry_run {
-            launch::remove(&endpoint, &copier, &copier, true).await?;
-        }
-        text.push_str(&format!("container {}: the copy that it made is nobody's\n", state::short(&copier)));
-    }
-    for host in &hosts::list(&endpoint, true, prune.label.as_deref()).await? {
-        let Some(why) = why(host, prune.all) else { continue };
-        let (id, name) = (host.id.clone().unwrap_or_default(), hosts::name(host));
         if !prune.dry_run
-            && let Err(failure) = stop::remove(&endpoint, &id, &name, true).await
+            && let Err(failure) = launch::remove(&endpoint, &copier, copier.short(), true).await
+        {
+            failures.push(failure);
+            continue;
+        }
+        text.push_str(&format!("container {}: the copy that it made is nobody's\n", copier.short()));
+    }
+    for host in &hosts {
+        let Some(why) = why(&host.container, prune.all) else { continue };
+        let name = &host.name;
+        if !prune.dry_run
+            && let Err(failure) = stop::remove(&endpoint, &host.id, name, true).await
         {
             failures.push(failure);
             continue;
@@ -92,7 +97,7 @@ fn why(host: &ContainerSummary, all: bool) -> Option<&'static str> {
 }
 
 /// Containers that copied a data root for somebody who is gone.
-async fn copiers(endpoint: &Endpoint) -> Result<Vec<String>> {
+async fn copiers(endpoint: &Endpoint) -> Result<Vec<ContainerId>> {
     let filters = HashMap::from([("label", vec![labels::COPY_OF])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
     let containers = endpoint
@@ -104,11 +109,11 @@ async fn copiers(endpoint: &Endpoint) -> Result<Vec<String>> {
         let made = container.created.and_then(|created| OffsetDateTime::from_unix_timestamp(created).ok());
         is_nobodys(container.labels.as_ref().and_then(|labels| labels.get(labels::OWNER)), made)
     });
-    Ok(gone.filter_map(|container| container.id).collect())
+    gone.map(|container| endpoint.container_id(container.id.as_ref())).collect()
 }
 
 /// Volumes that were copied for a host, and are on none.
-async fn copies(endpoint: &Endpoint) -> Result<Vec<String>> {
+async fn copies(endpoint: &Endpoint) -> Result<Vec<VolumeName>> {
     let filters = HashMap::from([("label", vec![labels::COPY_OF]), ("dangling", vec!["true"])]);
     let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
     let volumes =
@@ -117,7 +122,7 @@ async fn copies(endpoint: &Endpoint) -> Result<Vec<String>> {
         let made = volume.created_at.as_deref().and_then(|made| OffsetDateTime::parse(made, &Rfc3339).ok());
         is_nobodys(volume.labels.get(labels::OWNER), made)
     });
-    Ok(gone.map(|volume| volume.name).collect())
+    gone.map(|volume| endpoint.parse(&volume.name)).collect()
 }
 
 /// Whether what this process made is nobody's: it has ended, or it was elsewhere and long ago.
@@ -131,12 +136,11 @@ fn is_nobodys(owner: Option<&String>, made: Option<OffsetDateTime>) -> bool {
 
 /// Forgets what is kept here of hosts of this endpoint that are no more.
 async fn forget(endpoint: &Endpoint) -> Result<()> {
-    let ids: Vec<String> =
-        hosts::list(endpoint, true, None).await?.into_iter().filter_map(|host| host.id).collect();
-    for kept in state::hosts_of(&endpoint.address.to_string()) {
-        if !ids.iter().any(|id| state::short(id) == kept) {
-            context::forget(&kept);
-            state::forget(&kept);
+    let hosts = hosts::list(endpoint, true, None).await?;
+    for kept in state::hosts_of(&endpoint.address) {
+        if !hosts.iter().any(|host| host.id == kept) {
+            context::forget(&endpoint.address, &kept);
+            state::forget(&endpoint.address, &kept);
         }
     }
     Ok(())

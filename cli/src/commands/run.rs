@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-use crate::endpoint::{Endpoint, Kind};
+use crate::endpoint::{Endpoint, Kind, VolumeName};
 use crate::failure::{Failure, Result};
 use crate::hosts::Host;
 use crate::launch::{self, Made};
@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context, run: Run) -> Result<u8> {
         None => None,
     };
     let volumes = launch::new_volumes(&endpoint, &request).await;
-    let request = warm::onto(request, copy.as_deref());
+    let request = warm::onto(request, copy.as_ref());
     let made = launch::create(&endpoint, None, request, &progress, &mut interrupt).await;
     let made = match made {
         Ok(made) => made,
@@ -97,15 +97,16 @@ pub(crate) async fn run(context: &Context, run: Run) -> Result<u8> {
             for volume in copy.iter().chain(&volumes) {
                 let _ = launch::remove_volume(&endpoint, volume).await;
             }
-            return Err(if failure.code == failure::GENERAL { no_command(failure) } else { failure });
+            let is_ours = matches!(failure.code, failure::GENERAL | exit::UNAVAILABLE);
+            return Err(if is_ours { no_command(failure) } else { failure });
         }
     };
-    let ended = with_host(&endpoint, &run, &program, &made, copy.as_deref(), &progress, &mut interrupt).await;
+    let ended = with_host(&endpoint, &run, &program, &made, copy.as_ref(), &progress, &mut interrupt).await;
     progress.clear();
     // A data root that somebody keeps is left in order; any other is nobody's any more.
     if run.host.keeps_data() {
         progress.begin(&format!("stopping {}, to keep its data in order", made.name), "");
-        let _ = endpoint.docker.stop_container(&made.id, None).await;
+        let _ = endpoint.docker.stop_container(made.id.as_str(), None).await;
         progress.clear();
     }
     if let Some(volume) = &copy {
@@ -163,7 +164,7 @@ async fn with_host(
     run: &Run,
     program: &Path,
     made: &Made,
-    copy: Option<&str>,
+    copy: Option<&VolumeName>,
     progress: &Progress,
     interrupt: &mut Interrupt,
 ) -> Result<u8> {
@@ -174,7 +175,7 @@ async fn with_host(
         launch::announce(made, progress);
         let mut watch = launch::start(endpoint, made).await?;
         let status = launch::wait(endpoint, made, &mut watch, &run.host, progress).await?;
-        let host = Host::find(endpoint, &made.id).await?;
+        let host = Host::find(endpoint, made.id.as_str()).await?;
         Ok((reach::find(endpoint, &host, &status).await?, watch))
     };
     let (reach, mut watch) = tokio::select! {

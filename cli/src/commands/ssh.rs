@@ -1,5 +1,7 @@
 //! `dind ssh`: logged in to a host, with nothing to prepare.
 
+mod arguments;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,7 +13,7 @@ use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use clap::Args;
 use futures_util::TryStreamExt;
 
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, is_user};
 use crate::failure::{Failure, Result};
 use crate::hosts::Host;
 use crate::options::SSH_PORT;
@@ -37,14 +39,19 @@ pub(crate) async fn run(context: &Context, ssh: Ssh) -> Result<u8> {
         Some((user, name)) => (user.to_owned(), name),
         None => (user(), ssh.name.as_str()),
     };
+    if !is_user(&user) {
+        return Err(Failure::usage(
+            format!("{user:?} is not a name of a user"),
+            "name one that can log in: dind ssh USER@NAME",
+        ));
+    }
+    let (options, command_there) = arguments::split(&ssh.arguments)?;
     let program = which::which("ssh")
         .map_err(|_| Failure::unavailable("there is no ssh in PATH", "install it: openssh-client"))?;
     let endpoint = context.connect().await?;
     let host = Host::find(&endpoint, name).await?;
     host.must_run("nobody can log in")?;
-    let address = reach::address(&endpoint, &host, &[SSH_PORT])?;
-    let (machine, port) = address.rsplit_once(':').unwrap_or((&address, "22"));
-    let machine = machine.trim_matches(|c| matches!(c, '[' | ']'));
+    let place = reach::place(&endpoint, &host, &[SSH_PORT])?;
     let folder = state::folder().join("ssh");
     let key = folder.join(KEY);
     // Before anything is made: a path that ssh cannot be told.
@@ -56,7 +63,8 @@ pub(crate) async fn run(context: &Context, ssh: Ssh) -> Result<u8> {
             format!("remove the folder, a new key will be made: rm -r {}", folder.display()),
         )
     })?;
-    let added = inside::ask(&endpoint, &host.id, &host.name, &["adduserkey", &user, public.trim()]).await?;
+    let words = ["adduserkey", "--", &user, public.trim()];
+    let added = inside::ask(&endpoint, &host.id, &host.name, &words).await?;
     added.ok(&format!("{user} cannot be let in to the host {}", host.name), &host.name)?;
     let known = known_hosts(&endpoint, &host).await?;
     let mut command = Command::new(program);
@@ -73,11 +81,13 @@ pub(crate) async fn run(context: &Context, ssh: Ssh) -> Result<u8> {
             "GlobalKnownHostsFile=/dev/null",
         ])
         // Under this name the keys are known, whatever the address.
-        .args(["-o", &format!("HostKeyAlias={}", state::short(&host.id))])
+        .args(["-o", &format!("HostKeyAlias={}", host.id.short())])
         .arg("-o")
         .arg(option("UserKnownHostsFile", &known)?)
-        .args(["-p", port, "-l", &user, machine])
-        .args(&ssh.arguments);
+        .args(["-p", &place.port.to_string(), "-l", &user])
+        .args(options)
+        .args(["--", place.machine.as_str()])
+        .args(command_there);
     let error = command.exec();
     Err(Failure::new(format!("cannot run ssh: {error}"), "look whether it is executable"))
 }
@@ -171,16 +181,13 @@ async fn known_hosts(endpoint: &Endpoint, host: &Host) -> Result<PathBuf> {
     for kind in ["ed25519", "ecdsa", "rsa"] {
         let path = format!("/etc/ssh/ssh_host_{kind}_key.pub");
         let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
-        let archive = endpoint.docker.download_from_container(&host.id, Some(options));
+        let archive = endpoint.docker.download_from_container(host.id.as_str(), Some(options));
         let archive: Result<Vec<bytes::Bytes>, _> = archive.try_collect().await;
         match archive {
             Ok(pieces) => {
                 for (_, content) in reach::files(&pieces.concat()).unwrap_or_default() {
-                    lines.push_str(&format!(
-                        "{} {}\n",
-                        state::short(&host.id),
-                        String::from_utf8_lossy(&content).trim()
-                    ));
+                    let key = String::from_utf8_lossy(&content);
+                    lines.push_str(&format!("{} {}\n", host.id.short(), key.trim()));
                 }
             }
             Err(error) if endpoint::status(&error) == Some(404) => {}
@@ -198,8 +205,7 @@ async fn known_hosts(endpoint: &Endpoint, host: &Host) -> Result<PathBuf> {
             "make one with sshd: dind build --ssh; dind up --ssh",
         ));
     }
-    let folder = state::of_host(&host.id);
-    state::private_folder(&folder)?;
+    let folder = state::make_of_host(&endpoint.address, &host.id, &host.name)?;
     let file = folder.join("known_hosts");
     state::write(&file, lines.as_bytes())?;
     Ok(file)

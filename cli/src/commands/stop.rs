@@ -8,7 +8,7 @@ use dind_contract::{exit, variables};
 use futures_util::future::join_all;
 
 use crate::commands::context;
-use crate::endpoint::{self, Endpoint, Kind};
+use crate::endpoint::{self, ContainerId, Endpoint, Kind};
 use crate::failure::{Failure, Result};
 use crate::hosts::Host;
 use crate::options::units;
@@ -73,7 +73,7 @@ async fn stop_one(endpoint: &Endpoint, host: &Host, time: Option<i32>) -> Result
     let told = || host.variable(variables::DIND_STOP_TIMEOUT).and_then(|told| told.parse().ok());
     let time = time.or_else(|| if endpoint.kind == Kind::Vic { told() } else { None });
     let options = time.map(|time| StopContainerOptionsBuilder::new().t(time).build());
-    endpoint.docker.stop_container(&host.id, options).await.map_err(|error| {
+    endpoint.docker.stop_container(host.id.as_str(), options).await.map_err(|error| {
         Failure::new(
             format!("the host {} cannot be stopped: {}", host.name, endpoint::cause(&error)),
             "try again, or look at the engine's log",
@@ -82,7 +82,7 @@ async fn stop_one(endpoint: &Endpoint, host: &Host, time: Option<i32>) -> Result
     if !host.runs() {
         return Ok(());
     }
-    let Ok(after) = Host::find(endpoint, &host.id).await else { return Ok(()) };
+    let Ok(after) = Host::find(endpoint, host.id.as_str()).await else { return Ok(()) };
     match after.ended() {
         Some(0) | None => Ok(()),
         Some(code) => Err(Failure::new(
@@ -126,9 +126,9 @@ pub(crate) async fn rm(context: &Context, rm: Rm) -> Result<()> {
 ///
 /// # Errors
 /// The engine refuses.
-pub(crate) async fn remove(endpoint: &Endpoint, id: &str, name: &str, force: bool) -> Result<()> {
+pub(crate) async fn remove(endpoint: &Endpoint, id: &ContainerId, name: &str, force: bool) -> Result<()> {
     launch::remove(endpoint, id, name, force).await?;
-    context::forget(id);
+    context::forget(&endpoint.address, id);
     Ok(())
 }
 
@@ -161,6 +161,7 @@ fn each(results: Vec<Result<()>>, hosts: &[Host]) -> Result<()> {
     output::print(&done)?;
     let Some(last) = failures.pop() else { return Ok(()) };
     failures.iter().for_each(|failure| output::say(&failure.to_string()));
-    let code = if last.code == exit::TIMED_OUT { last.code } else { crate::failure::GENERAL };
+    let is_told = matches!(last.code, exit::TIMED_OUT | exit::UNAVAILABLE);
+    let code = if is_told { last.code } else { crate::failure::GENERAL };
     Err(last.with_code(code))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use dind_contract::{Status, labels};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, VolumeName};
 use crate::failure::Result;
 use crate::hosts::Host;
 use crate::launch::{self, Made};
@@ -61,8 +61,8 @@ pub(crate) async fn run(context: &Context, up: Up) -> Result<()> {
         brought = bring_up(&endpoint, &made, &up, &progress) => brought,
         number = interrupt.caught() => Err(interrupted(number, &format!("the host {} is removed", made.name))),
     };
-    let status = match brought {
-        Ok(status) => status,
+    let usage = match brought {
+        Ok(usage) => usage,
         // One that is only late may still become ready.
         Err(failure) if failure.code == dind_contract::exit::TIMED_OUT => return Err(failure),
         Err(failure) => {
@@ -75,51 +75,55 @@ pub(crate) async fn run(context: &Context, up: Up) -> Result<()> {
     if up.quiet {
         return output::print(&format!("{}\n", made.id));
     }
-    let Some(status) = status else {
+    let Some(usage) = usage else {
         return output::print(&format!(
             "{name} has been started\n\n  {dind} logs -f {name}   watch it\n  {dind} rm -f {name}     remove it, with its data\n",
             name = made.name,
             dind = endpoint.command()
         ));
     };
-    let host = Host::find(&endpoint, &made.id).await?;
-    let usage = usage(&endpoint, &host, &status, &up.host);
     output::print(&format!("{} is ready after {}\n\n{usage}", made.name, seconds(began.elapsed())))
 }
 
 /// Removes volumes that were not there before.
-async fn forget(endpoint: &Endpoint, volumes: &[String]) {
+async fn forget(endpoint: &Endpoint, volumes: &[VolumeName]) {
     for volume in volumes {
         // One that could not be made is not there.
         let _ = launch::remove_volume(endpoint, volume).await;
     }
 }
 
-async fn bring_up(endpoint: &Endpoint, made: &Made, up: &Up, progress: &Progress) -> Result<Option<Status>> {
+/// Starts it and waits until it is ready; the lines with which to go on, if it was waited for and they are wanted.
+async fn bring_up(endpoint: &Endpoint, made: &Made, up: &Up, progress: &Progress) -> Result<Option<String>> {
     launch::announce(made, progress);
     let mut watch = launch::start(endpoint, made).await?;
     if !up.detach_ready {
         return Ok(None);
     }
-    launch::wait(endpoint, made, &mut watch, &up.host, progress).await.map(Some)
+    let status = launch::wait(endpoint, made, &mut watch, &up.host, progress).await?;
+    if up.quiet {
+        return Ok(None);
+    }
+    let host = Host::find(endpoint, made.id.as_str()).await?;
+    usage(endpoint, &host, &status, &up.host).map(Some)
 }
 
 /// The lines with which to go on.
-fn usage(endpoint: &Endpoint, host: &Host, status: &Status, options: &HostOptions) -> String {
+fn usage(endpoint: &Endpoint, host: &Host, status: &Status, options: &HostOptions) -> Result<String> {
     let (dind, name) = (endpoint.command(), &host.name);
     let mut lines: Vec<(String, String)> = Vec::new();
     // Nor does an appliance serve its API to others, or a host that a variable made local.
     let is_local = options.local || status.endpoint.docker_host.starts_with("unix:");
     if !is_local {
-        match reach::address(endpoint, host, &[dind_contract::API_PORT]) {
-            Ok(address) => {
+        match reach::seen_place(endpoint, host, &[dind_contract::API_PORT])? {
+            Some(place) => {
                 lines.push((
                     format!("eval \"$({dind} env {name})\""),
-                    format!("docker in this shell is that host: tcp://{address}"),
+                    format!("docker in this shell is that host: tcp://{place}"),
                 ));
                 lines.push((format!("{dind} context {name}"), "a context for the docker command".to_owned()));
             }
-            Err(_) => lines.push((
+            None => lines.push((
                 format!("{dind} up -p {}", dind_contract::API_PORT),
                 "its API has no port that can be reached from here".to_owned(),
             )),
@@ -139,5 +143,5 @@ fn usage(endpoint: &Endpoint, host: &Host, status: &Status, options: &HostOption
     if let Some(engine) = host.label(labels::ENGINE) {
         text = format!("  engine {engine}, {} host\n\n{text}", host.label(labels::FLAVOUR).unwrap_or("?"));
     }
-    text
+    Ok(text)
 }

@@ -1,6 +1,7 @@
 //! Where a Docker endpoint is, as `DOCKER_HOST` says it.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::failure::{Failure, Result};
@@ -8,20 +9,77 @@ use crate::failure::{Failure, Result};
 /// Port of the plain API where none is named, as the docker command takes it.
 const PLAIN_PORT: u16 = 2375;
 
+/// A machine by its address or its name, as programs are given it: never empty, and never an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Machine(String);
+
+impl Machine {
+    /// Takes names by ssh's own rule (`valid_hostname` in OpenSSH's ssh.c), without what separates the parts of an address.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_apart = |c: char| {
+            c.is_whitespace() || c.is_control() || "'`\"$\\;&<>|(){}".contains(c) || "/@?#,[]".contains(c)
+        };
+        if text.is_empty() || text.starts_with('-') || text.contains(is_apart) {
+            return None;
+        }
+        // A colon is in an address of IPv6 alone; behind a percent sign stands the interface that it is on.
+        let is_ipv6 = || text.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+        (!text.contains(':') || is_ipv6()).then(|| Self(text.to_owned()))
+    }
+
+    /// As it is written, without brackets.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// This machine.
+    fn local() -> Self {
+        Self("localhost".to_owned())
+    }
+
+    /// Whether it is this machine.
+    fn is_here(&self) -> bool {
+        *self == Self::local() || self.0.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
+impl From<IpAddr> for Machine {
+    fn from(address: IpAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
+/// A port of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// Its port.
+    pub(crate) port: u16,
+}
+
+impl fmt::Display for Place {
+    /// `HOST:PORT`, with an address of IPv6 in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine: Machine(machine), port } = self;
+        if machine.contains(':') { write!(f, "[{machine}]:{port}") } else { write!(f, "{machine}:{port}") }
+    }
+}
+
 /// Where a Docker endpoint is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     /// A socket of this machine.
     Unix(PathBuf),
     /// A port.
-    Tcp {
-        /// Its name or address, without brackets.
-        host: String,
-        /// Its port.
-        port: u16,
+    Tcp(Place),
+    /// A machine on which `docker system dial-stdio` is run.
+    Ssh {
+        /// Everything after `ssh://`.
+        authority: String,
+        /// The machine in it.
+        machine: Machine,
     },
-    /// A machine on which `docker system dial-stdio` is run: everything after `ssh://`.
-    Ssh(String),
 }
 
 impl Address {
@@ -45,30 +103,31 @@ impl Address {
         }
         if let Some(rest) = text.strip_prefix("ssh://") {
             let authority = rest.strip_suffix('/').unwrap_or(rest);
-            return if authority.is_empty() || authority.contains('/') || authority.starts_with('-') {
-                Err(refuse("it must be ssh://[USER@]HOST[:PORT]"))
-            } else {
-                Ok(Self::Ssh(authority.to_owned()))
+            let (user, host) = match authority.rsplit_once('@') {
+                Some((user, host)) => (Some(user), host),
+                None => (None, authority),
             };
+            let Some(Place { machine, .. }) = split(host).filter(|_| user.is_none_or(is_user)) else {
+                return Err(refuse("it must be ssh://[USER@]HOST[:PORT]"));
+            };
+            return Ok(Self::Ssh { authority: authority.to_owned(), machine });
         }
         let authority = match text.split_once("://") {
             Some(("tcp" | "http" | "https", rest)) => rest.strip_suffix('/').unwrap_or(rest),
             Some((scheme, _)) => return Err(refuse(&format!("{scheme}:// is not spoken here"))),
             None => text,
         };
-        let (host, port) = split(authority).ok_or_else(|| refuse("HOST:PORT is expected"))?;
-        Ok(Self::Tcp { host, port })
+        // As the docker command has it, a port alone is one of this machine.
+        let local = authority.strip_prefix(':').map(|port| format!("localhost:{port}"));
+        let place = split(local.as_deref().unwrap_or(authority));
+        place.map(Self::Tcp).ok_or_else(|| refuse("HOST:PORT is expected"))
     }
 
-    /// The name or address by which ports published on the endpoint's machine are reached from here.
-    pub(crate) fn machine(&self) -> &str {
+    /// The machine on which published ports are reached from here.
+    pub(crate) fn machine(&self) -> Machine {
         match self {
-            Self::Unix(_) => "localhost",
-            Self::Tcp { host, .. } => host,
-            Self::Ssh(authority) => {
-                let host = authority.rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
-                split(host).map_or(host, |_| host.rsplit_once(':').map_or(host, |(host, _)| host))
-            }
+            Self::Unix(_) => Machine::local(),
+            Self::Tcp(Place { machine, .. }) | Self::Ssh { machine, .. } => machine.clone(),
         }
     }
 
@@ -76,11 +135,8 @@ impl Address {
     pub(crate) fn is_here(&self) -> bool {
         match self {
             Self::Unix(_) => true,
-            Self::Tcp { host, .. } => {
-                host == "localhost"
-                    || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-            }
-            Self::Ssh(_) => false,
+            Self::Tcp(place) => place.machine.is_here(),
+            Self::Ssh { .. } => false,
         }
     }
 }
@@ -89,33 +145,34 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-            Self::Ssh(authority) => write!(f, "ssh://{authority}"),
+            Self::Tcp(place) => write!(f, "tcp://{place}"),
+            Self::Ssh { authority, .. } => write!(f, "ssh://{authority}"),
         }
     }
 }
 
-/// `HOST`, `HOST:PORT`, `:PORT` or `[ADDRESS]:PORT`.
-fn split(authority: &str) -> Option<(String, u16)> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (host, port) = rest.split_once(']')?;
-        let port = match port.strip_prefix(':') {
-            Some(port) => port.parse().ok()?,
-            None if port.is_empty() => PLAIN_PORT,
-            None => return None,
-        };
-        return Some((host.to_owned(), port));
-    }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (authority, PLAIN_PORT),
+/// Whether ssh can be given this as a user's name, by its own rule (`valid_ruser` in OpenSSH's ssh.c): no option, and nothing of a shell's.
+pub(crate) fn is_user(text: &str) -> bool {
+    let is_apart = |c: char| c.is_control() || "'`\";&<>|(){}".contains(c);
+    let option_behind_space = text.split(char::is_whitespace).any(|word| word.starts_with('-'));
+    !text.is_empty() && !option_behind_space && !text.contains(is_apart) && !text.ends_with('\\')
+}
+
+/// `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
+fn split(authority: &str) -> Option<Place> {
+    let (host, port) = match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(parts) => {
+            let (address, port) = parts?;
+            // Brackets are for what has colons of its own.
+            (
+                address.contains(':').then_some(address)?,
+                if port.is_empty() { None } else { Some(port.strip_prefix(':')?) },
+            )
+        }
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
     };
-    if host.chars().any(|c| c.is_whitespace() || matches!(c, '/' | '@' | '?' | '#')) {
-        return None;
-    }
-    let host = if host.is_empty() { "localhost" } else { host };
-    (!authority.is_empty()).then(|| (host.to_owned(), port))
+    let port = port.map_or(Some(PLAIN_PORT), |port| port.parse().ok())?;
+    Some(Place { machine: Machine::parse(host)?, port })
 }
 
 #[cfg(test)]
@@ -123,7 +180,11 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp { host: host.into(), port }
+        Address::Tcp(Place { machine: Machine::parse(host).unwrap(), port })
+    }
+
+    fn ssh(authority: &str, host: &str) -> Address {
+        Address::Ssh { authority: authority.into(), machine: Machine::parse(host).unwrap() }
     }
 
     #[test]
@@ -137,12 +198,15 @@ mod tests {
             (":2375", tcp("localhost", 2375), "localhost"),
             ("tcp://a", tcp("a", 2375), "a"),
             ("tcp://[::1]:2376", tcp("::1", 2376), "::1"),
-            ("ssh://user@a:2222", Address::Ssh("user@a:2222".into()), "a"),
-            ("ssh://a", Address::Ssh("a".into()), "a"),
+            ("tcp://[fe80::1%eth0]:2376", tcp("fe80::1%eth0", 2376), "fe80::1%eth0"),
+            ("ssh://user@a:2222", ssh("user@a:2222", "a"), "a"),
+            ("ssh://a", ssh("a", "a"), "a"),
+            ("ssh://my_machine", ssh("my_machine", "my_machine"), "my_machine"),
+            ("ssh://u@[::1]:22/", ssh("u@[::1]:22", "::1"), "::1"),
         ] {
             let parsed = Address::parse(text, "DOCKER_HOST").unwrap();
             assert_eq!(parsed, address, "{text}");
-            assert_eq!(parsed.machine(), machine, "{text}");
+            assert_eq!(parsed.machine().as_str(), machine, "{text}");
             assert_eq!(Address::parse(&parsed.to_string(), "DOCKER_HOST").unwrap(), address, "{text}");
         }
     }
@@ -156,11 +220,68 @@ mod tests {
             "unix://docker.sock",
             "ssh://",
             "ssh://-oX",
+            "ssh://user@-oProxyCommand=id",
+            "ssh://-oProxyCommand=id@a",
+            "ssh://user@",
+            "ssh://@a",
+            "ssh://a:b",
+            "ssh://a;id",
+            "ssh://[::1",
             "tcp://[::1",
+            "tcp://[a]:1",
+            "tcp://[]:1",
+            "tcp://::1",
+            "tcp://-oProxyCommand=id:2376",
+            "tcp://[-oX::1]:1",
+            "tcp://a,b:1",
+            "-oX:1",
+            "-oX",
+            ":",
             "a b:1",
         ] {
             let failure = Address::parse(text, "DOCKER_HOST").unwrap_err().to_string();
             assert!(failure.contains(&format!("DOCKER_HOST={text} is not an address")), "{failure}");
+        }
+    }
+    #[test]
+    fn machines_and_users_are_no_options() {
+        for good in ["10.0.0.1", "::1", "fe80::1%eth0", "vic.example.com", "my_alias", "a+b", "müller"] {
+            assert_eq!(Machine::parse(good).unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "-oProxyCommand=id",
+            "1.2.3.4 -oX",
+            "a\n",
+            "a\0",
+            "$(id)",
+            "a`id`",
+            "a;id",
+            "a:22",
+            "-::1",
+            "::1%a b",
+            "[::1]",
+            "user@a",
+            "a/b",
+        ] {
+            assert_eq!(Machine::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Machine::from(IpAddr::from([127, 0, 0, 1])), Machine("127.0.0.1".into()));
+        for (text, good) in [
+            ("derek", true),
+            ("no good", true),
+            ("DOMAIN\\derek", true),
+            ("a@b", true),
+            ("", false),
+            ("-oProxyCommand=id", false),
+            ("a -oX", false),
+            ("--remove", false),
+            ("a;id", false),
+            ("$(id)", false),
+            ("a\n", false),
+            ("a\\", false),
+        ] {
+            assert_eq!(is_user(text), good, "{text:?}");
         }
     }
 }

@@ -118,7 +118,7 @@ impl Choice {
         let address = Address::parse(text, source)?;
         let wants_tls =
             set("DOCKER_TLS_VERIFY").is_some() || set("DOCKER_TLS").is_some() || text.starts_with("https://");
-        let certificates = (wants_tls && matches!(address, Address::Tcp { .. })).then(|| Certificates {
+        let certificates = (wants_tls && matches!(address, Address::Tcp(_))).then(|| Certificates {
             folder: set("DOCKER_CERT_PATH").map_or_else(docker_folder, PathBuf::from),
         });
         Ok(Self { address, certificates, source: source.to_owned() })

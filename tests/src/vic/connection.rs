@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::answers::{Made, VERSION, inspected, listed};
 use super::create::Wanted;
 use super::decision::{self, Decision};
-use super::http::{self, Framing, LONGEST_BODY, RequestHead, ResponseHead};
 use super::real::Answer;
 use super::record::{Refused, Request};
 use super::shared::Shared;
+use crate::http::{self, Framing, LONGEST_BODY, RequestHead, ResponseHead};
 
 const JSON: &str = "application/json";
 
@@ -76,8 +76,7 @@ impl Talk<'_> {
         if self.body.is_none() {
             http::drain(&mut self.reader, self.framing)?;
         }
-        let mut head =
-            ResponseHead { status, reason: reason(status).into(), headers: http::Headers::default() };
+        let mut head = ResponseHead::new(status);
         head.headers.set("Content-Type", kind);
         head.headers.set("Content-Length", &body.len().to_string());
         of_that_age(&mut head);
@@ -213,18 +212,4 @@ fn of_that_age(head: &mut ResponseHead) {
     head.headers.set("Server", &format!("Docker/{VERSION} (linux)"));
     head.headers.set("Api-Version", VERSION);
     head.headers.set("Connection", "close");
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        204 => "No Content",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        404 => "Not Found",
-        409 => "Conflict",
-        500 => "Internal Server Error",
-        _ => "Other",
-    }
 }

@@ -10,30 +10,27 @@ mod answers;
 mod connection;
 mod create;
 mod decision;
-mod http;
 mod real;
 mod record;
 mod routes;
 mod shared;
 mod source;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 pub use record::{Lacking, Refusal, Request};
 pub use source::Source;
 
 use crate::engine::{self, docker};
+use crate::server::Server;
 use real::{Real, is_newer};
 use shared::Shared;
 
 /// A VIC endpoint, or what passes for one. What was made through it goes with it.
 #[derive(Debug)]
 pub struct Vic {
-    address: SocketAddr,
+    server: Server,
     shared: Arc<Shared>,
-    door: Option<JoinHandle<()>>,
 }
 
 impl Vic {
@@ -47,18 +44,17 @@ impl Vic {
         engine::prepare();
         let real = Real::find().expect("the engine says which API it speaks");
         let shared = Arc::new(Shared::new(real, engine::label_pairs().into()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of this machine is free");
-        let address = listener.local_addr().expect("a listener has an address");
-        let door = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || receive(&listener, &shared))
-        };
-        Self { address, shared, door: Some(door) }
+        let (serving, failing) = (Arc::clone(&shared), Arc::clone(&shared));
+        let server = Server::start(
+            move |connection| connection::serve(connection, &serving),
+            move |error| failing.trouble(format!("a connection failed: {error}")),
+        );
+        Self { server, shared }
     }
 
     /// What `DOCKER_HOST` is for it.
     pub fn docker_host(&self) -> String {
-        format!("tcp://{}", self.address)
+        format!("tcp://{}", self.server.address())
     }
 
     /// Everything that it was asked.
@@ -93,30 +89,10 @@ impl Vic {
     }
 }
 
-fn receive(listener: &TcpListener, shared: &Arc<Shared>) {
-    for connection in listener.incoming().filter_map(Result::ok) {
-        if !shared.keep(&connection) {
-            return;
-        }
-        let shared = Arc::clone(shared);
-        thread::spawn(move || {
-            if let Err(error) = connection::serve(&connection, &shared)
-                && !shared.has_ended()
-            {
-                shared.trouble(format!("a connection failed: {error}"));
-            }
-        });
-    }
-}
-
 impl Drop for Vic {
     fn drop(&mut self) {
-        let (containers, volumes) = self.shared.end();
-        // Wakes the door, which then finds that this is the end.
-        let _ = TcpStream::connect(self.address);
-        if let Some(door) = self.door.take() {
-            let _ = door.join();
-        }
+        self.server.end();
+        let (containers, volumes) = self.shared.take();
         for container in containers {
             let _ = docker(["rm", "-fv", &container]);
         }

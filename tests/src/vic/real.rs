@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::answers::VERSION;
-use super::http::{self, Headers, RequestHead, ResponseHead, invalid};
+use crate::http::{self, Headers, RequestHead, ResponseHead, invalid};
 
 const SOCKET: &str = "/var/run/docker.sock";
 

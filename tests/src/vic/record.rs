@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::http::{RequestHead, parameters};
 use super::source::Source;
+use crate::http::{RequestHead, parameters};
 
 /// A request, as it came.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub(super) fn new(head: &RequestHead, body: &[u8]) -> Self {
+    pub(crate) fn new(head: &RequestHead, body: &[u8]) -> Self {
         let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
         let (version, path) = versioned(path);
         Self {

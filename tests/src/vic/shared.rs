@@ -1,7 +1,6 @@
 //! What the connections share: the real engine, what was asked, what was made.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -28,8 +27,6 @@ pub(super) struct State {
     pub(super) troubles: Vec<String>,
     containers: HashMap<String, Made>,
     volumes: Vec<String>,
-    connections: Vec<TcpStream>,
-    ended: bool,
 }
 
 impl Shared {
@@ -80,26 +77,9 @@ impl Shared {
         self.state().containers.get(id).cloned()
     }
 
-    /// Takes a connection in; not when the stand-in has come to its end.
-    pub(super) fn keep(&self, connection: &TcpStream) -> bool {
+    /// Takes the containers and volumes that were made.
+    pub(super) fn take(&self) -> (Vec<String>, Vec<String>) {
         let mut state = self.state();
-        if let Ok(connection) = connection.try_clone() {
-            state.connections.push(connection);
-        }
-        !state.ended
-    }
-
-    /// Ends every connection; the containers and volumes that were made.
-    pub(super) fn end(&self) -> (Vec<String>, Vec<String>) {
-        let mut state = self.state();
-        state.ended = true;
-        for connection in state.connections.drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
         (state.containers.drain().map(|(id, _)| id).collect(), std::mem::take(&mut state.volumes))
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.state().ended
     }
 }

@@ -4,12 +4,12 @@ use std::io::{self, BufRead, Read};
 
 /// The longest head, and the longest body that is read as a whole.
 const LONGEST_HEAD: usize = 64 * 1024;
-pub(super) const LONGEST_BODY: u64 = 1024 * 1024;
+pub(crate) const LONGEST_BODY: u64 = 1024 * 1024;
 const MOST_HEADERS: usize = 64;
 
 /// Header fields, in their order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Headers(Vec<(String, String)>);
+pub(crate) struct Headers(Vec<(String, String)>);
 
 impl Headers {
     fn parse(fields: &[httparse::Header<'_>]) -> Self {
@@ -17,26 +17,26 @@ impl Headers {
         Self(fields.iter().map(|field| (field.name.to_owned(), text(field.value))).collect())
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut fields = self.0.iter();
         fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         self.0.retain(|(field, _)| !field.eq_ignore_ascii_case(name));
     }
 
-    pub(super) fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
         self.0.push((name.into(), value.into()));
     }
 
-    pub(super) fn upgrades(&self) -> bool {
+    pub(crate) fn upgrades(&self) -> bool {
         self.get("Upgrade").is_some()
     }
 
     /// How the end of the body behind these headers is found.
-    pub(super) fn framing(&self) -> io::Result<Framing> {
+    pub(crate) fn framing(&self) -> io::Result<Framing> {
         if self.get("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             return Ok(Framing::Chunked);
         }
@@ -56,7 +56,7 @@ impl Headers {
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Length(u64),
     Chunked,
     /// A request has no body then; a response goes on until the connection ends.
@@ -65,15 +65,15 @@ pub(super) enum Framing {
 
 /// The head of a request.
 #[derive(Debug, Clone)]
-pub(super) struct RequestHead {
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) headers: Headers,
+pub(crate) struct RequestHead {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Headers,
 }
 
 impl RequestHead {
     /// Reads a head; `None` when the client has nothing more to ask.
-    pub(super) fn read(from: &mut impl BufRead) -> io::Result<Option<Self>> {
+    pub(crate) fn read(from: &mut impl BufRead) -> io::Result<Option<Self>> {
         let Some(bytes) = head(from)? else { return Ok(None) };
         let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut parsed = httparse::Request::new(&mut fields);
@@ -85,7 +85,7 @@ impl RequestHead {
         Ok(Some(Self { method: method.into(), target: target.into(), headers }))
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         self.headers.write(&mut head);
         head.into_bytes()
@@ -94,14 +94,19 @@ impl RequestHead {
 
 /// The head of a response.
 #[derive(Debug, Clone)]
-pub(super) struct ResponseHead {
-    pub(super) status: u16,
-    pub(super) reason: String,
-    pub(super) headers: Headers,
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    pub(crate) reason: String,
+    pub(crate) headers: Headers,
 }
 
 impl ResponseHead {
-    pub(super) fn read(from: &mut impl BufRead) -> io::Result<Self> {
+    /// One without headers yet.
+    pub(crate) fn new(status: u16) -> Self {
+        Self { status, reason: reason(status).to_owned(), headers: Headers::default() }
+    }
+
+    pub(crate) fn read(from: &mut impl BufRead) -> io::Result<Self> {
         let bytes = head(from)?.ok_or_else(|| invalid("a connection that ended without an answer"))?;
         let mut fields = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut parsed = httparse::Response::new(&mut fields);
@@ -111,10 +116,25 @@ impl ResponseHead {
         Ok(Self { status, reason, headers: Headers::parse(parsed.headers) })
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, self.reason);
         self.headers.write(&mut head);
         head.into_bytes()
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        101 => "UPGRADED",
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        404 => "Not Found",
+        409 => "Conflict",
+        500 => "Internal Server Error",
+        _ => "Other",
     }
 }
 
@@ -131,7 +151,7 @@ fn head(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Reads a body of at most [`LONGEST_BODY`] to its end.
-pub(super) fn body(from: &mut impl BufRead, framing: Framing) -> io::Result<Vec<u8>> {
+pub(crate) fn body(from: &mut impl BufRead, framing: Framing) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     match framing {
         Framing::Length(length) if length > LONGEST_BODY => return Err(invalid("a body that is too long")),
@@ -146,7 +166,7 @@ pub(super) fn body(from: &mut impl BufRead, framing: Framing) -> io::Result<Vec<
 }
 
 /// Reads what a client goes on sending although it is refused: one whose answer came earlier might not see it.
-pub(super) fn drain(from: &mut impl BufRead, framing: Framing) -> io::Result<()> {
+pub(crate) fn drain(from: &mut impl BufRead, framing: Framing) -> io::Result<()> {
     match framing {
         Framing::Length(length) => io::copy(&mut from.take(length), &mut io::sink()).map(drop),
         Framing::Chunked => chunks(from, &mut |_| true),
@@ -176,12 +196,12 @@ fn chunks(from: &mut impl BufRead, wanted: &mut dyn FnMut(&[u8]) -> bool) -> io:
     }
 }
 
-pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The parameters of a query, decoded.
-pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
+pub(crate) fn parameters(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
