@@ -2,6 +2,7 @@
 //!
 //! Each prints its seed, which nextest shows when the test fails.
 
+use dind_tests::campaign::rows::{self, Database, Faults, Scenario};
 use dind_tests::campaign::{Random, Settings, Tally, Way, draw, kill, power, stop};
 
 /// Large enough to be written back in parts, small enough for a test.
@@ -69,6 +70,36 @@ fn what_was_synced_survives_power_cuts_in_containerds_image_store() {
 fn nothing_is_listed_and_damaged_where_nothing_was_synced() {
     let tally = power::run(Way::HostUnsynced, &settings(4), &mut say).unwrap();
     assert_nothing_failed(&tally);
+}
+
+const POSTGRES: Scenario =
+    Scenario { database: Database::Postgres, faults: Faults::Kills, way: Way::Host, durable: true };
+
+/// A database syncs by itself: no row whose commit it has answered may be gone.
+#[test]
+fn rows_that_postgres_has_committed_survive_kills_and_power_cuts() {
+    let tally = rows::run(POSTGRES, &settings(4), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+    let cuts = Scenario { faults: Faults::PowerCuts, ..POSTGRES };
+    let tally = rows::run(cuts, &settings(3), &mut say).unwrap();
+    assert_nothing_failed(&tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
+/// The control: where the database answers before it syncs, a power cut loses rows, and the campaign sees it.
+#[test]
+fn rows_that_postgres_has_not_synced_are_found_to_be_lost() {
+    let control = Scenario { faults: Faults::PowerCuts, durable: false, ..POSTGRES };
+    let tally = rows::run(control, &settings(1), &mut say).unwrap();
+    println!("{}", draw(std::slice::from_ref(&tally)));
+    let (lost, failures) = (tally.total().lost, tally.failures());
+    assert_eq!(
+        failures,
+        [format!("{lost} rows gone though their commit was answered")],
+        "{:#?}",
+        tally.notes
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use time::OffsetDateTime;
@@ -15,6 +16,8 @@ use super::tally::{Fate, Tally};
 /// Prints the SHA-256 of every file of an image, whoever made it.
 const CHECKSUMS: &str =
     "cd / && busybox find bin data -xdev -type f 2>/dev/null | busybox xargs busybox sha256sum";
+/// How long the engine may take for a removal.
+const REMOVAL: Duration = Duration::from_secs(20);
 /// How many seconds a container with a restart policy has to come back.
 const COME_BACK: u64 = 30;
 
@@ -136,7 +139,7 @@ pub(super) fn wait_for_containers(engine: &Engine, ledger: &Shared) -> Result<()
         if last.is_empty() {
             return Ok(());
         }
-        std::thread::sleep(std::time::Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(250));
     }
     anyhow::bail!("containers that restart always did not come back within {COME_BACK} s: {last:?}")
 }
@@ -196,7 +199,7 @@ impl Found {
         let volumes: BTreeSet<String> =
             engine.ask(&["volume", "ls", "-q"])?.lines().map(str::to_owned).collect();
         let contents = contents(engine, &volumes)?;
-        Ok(Self { names, images, unsteady, volumes, contents, containers: containers(engine)? })
+        Ok(Self { names, images, unsteady, volumes, contents, containers: settled_containers(engine)? })
     }
 
     fn fate(&self, claim: &Claim, is_due: bool) -> Fate {
@@ -270,6 +273,20 @@ fn contents(engine: &Engine, volumes: &BTreeSet<String>) -> Result<Checksums> {
         "cd /v && busybox find . -type f | busybox xargs busybox sha256sum",
     ]);
     Ok(parse_sha256sum(&engine.ask(&run)?))
+}
+
+/// The states of containers when no removal is under way. The engine calls a container dead for a moment in every removal, also in those
+/// that it finishes by itself after a kill; dead for good is one that stays so.
+fn settled_containers(engine: &Engine) -> Result<HashMap<String, String>> {
+    let begin = Instant::now();
+    loop {
+        let states = containers(engine)?;
+        let is_settled = states.values().all(|state| state != "dead" && state != "removing");
+        if is_settled || begin.elapsed() > REMOVAL {
+            return Ok(states);
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
 }
 
 fn containers(engine: &Engine) -> Result<HashMap<String, String>> {

@@ -1,9 +1,11 @@
 //! The kill campaign.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
 use super::disk::Place;
-use super::engine::{Engine, Way, expect};
+use super::engine::{Engine, Way};
 use super::events::Events;
 use super::judge::{Due, judge, wait_for_containers};
 use super::ledger::Shared;
@@ -11,6 +13,7 @@ use super::random::Random;
 use super::registry::Registry;
 use super::subject::Subject;
 use super::tally::Tally;
+use super::victim::Victim;
 use super::{Moment, Progress, Settings, Site};
 use crate::volume::Volume;
 
@@ -23,58 +26,10 @@ const AFTER: u64 = 300;
 const LIFE: usize = 25;
 /// Every so many kills the start after one is compared with a clean one.
 const COMPARED: usize = 4;
-
-/// Who is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
-    /// The whole container, by the engine of the machine; then it is started again.
-    Container,
-    /// The same; then a new one takes over the volume.
-    ContainerForGood,
-    /// `dind-init` where it is not PID 1: what it leaves behind lives on.
-    Init,
-    Dockerd,
-    Containerd,
-    Shim,
-}
-
-impl Victim {
-    fn choose(way: Way, random: &mut Random) -> Self {
-        use Victim::{Container, ContainerForGood, Containerd, Dockerd, Init, Shim};
-        let all: &[Self] = match way {
-            Way::HostUnderInit => &[Init, Init, Init, Container, Dockerd, Containerd],
-            _ => &[Container, Container, ContainerForGood, ContainerForGood, Dockerd, Containerd, Shim],
-        };
-        *random.pick(all).unwrap_or(&Container)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Victim::Container => "docker kill",
-            Victim::ContainerForGood => "docker kill and a new host",
-            Victim::Init => "dind-init",
-            Victim::Dockerd => "dockerd",
-            Victim::Containerd => "containerd",
-            Victim::Shim => "a shim",
-        }
-    }
-
-    fn kill(self, engine: &Engine) -> Result<()> {
-        let process = match self {
-            Victim::Container | Victim::ContainerForGood => return engine.kill(),
-            Victim::Init => "dind-init",
-            Victim::Dockerd => "dockerd",
-            Victim::Containerd => "containerd",
-            Victim::Shim => "containerd-shim",
-        };
-        // Until it is reaped: only then does the host know, and does not call itself ready. There may be no shim.
-        let script = format!(
-            "pid=$(pgrep -o '^{process}') || exit 0; kill -9 $pid; while [ -e /proc/$pid ]; do sleep 0.02; done"
-        );
-        expect(engine.exec(&[], &["sh", "-c", &script]))?;
-        Ok(())
-    }
-}
+/// Lines of the host's own that one start writes.
+const WORDS: usize = 30;
+/// A start of which one wants to know what took so long.
+const SLOW: Duration = Duration::from_millis(1500);
 
 /// Kills processes under a host again and again.
 ///
@@ -156,16 +111,7 @@ impl Campaign<'_> {
         let refused = site.disturb(&mut self.random, moment, || victim.kill(&engine))?;
         self.tally.refused(refused);
         self.tally.happened(victim.name());
-        let started = match victim {
-            Victim::Container => engine.start(),
-            Victim::ContainerForGood => {
-                drop(engine);
-                engine = self.engine(&volume)?;
-                engine.start()
-            }
-            Victim::Init => engine.run_under_init().and_then(|()| timed(&engine)),
-            Victim::Dockerd | Victim::Containerd | Victim::Shim => timed(&engine),
-        };
+        let started = victim.revive(&mut engine, || self.engine(&volume));
         let took = match started {
             Ok(took) => took,
             Err(error) => {
@@ -182,7 +128,7 @@ impl Campaign<'_> {
             self.tally.note(format!("after {}: {error:#}", victim.name()));
             self.tally.not_back += 1;
         }
-        let whole = matches!(victim, Victim::Container | Victim::ContainerForGood);
+        let whole = victim.is_whole_host();
         if whole {
             self.tally.unclean_ms.push(u64::try_from(took.as_millis())?);
         }
@@ -230,16 +176,4 @@ impl Campaign<'_> {
         let options = [format!("--insecure-registry {}", self.registry.address())];
         self.subject.engine(volume.name(), &options)
     }
-}
-
-/// Waits until the engine answers again; how long that took.
-/// Lines of the host's own that one start writes.
-const WORDS: usize = 30;
-/// A start of which one wants to know what took so long.
-const SLOW: std::time::Duration = std::time::Duration::from_millis(1500);
-
-fn timed(engine: &Engine) -> Result<std::time::Duration> {
-    let begin = std::time::Instant::now();
-    engine.wait()?;
-    Ok(begin.elapsed())
 }

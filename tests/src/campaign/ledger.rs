@@ -35,6 +35,8 @@ pub enum Kind {
     Content,
     /// A container.
     Container,
+    /// A row of a database, by its commit.
+    DatabaseRow,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             Kind::Volume => "volume",
             Kind::Content => "volume's content",
             Kind::Container => "container",
+            Kind::DatabaseRow => "database row",
         }
     }
 }

@@ -4,6 +4,8 @@
 //! * [`kill`]: processes are killed under the engine. The kernel keeps what they wrote, so nothing may be gone.
 //! * [`power`]: the disk loses its power. What a completed sync has covered may not be gone, and nothing that is listed
 //!   may be damaged.
+//! * [`rows`]: a database commits rows meanwhile. Every row whose commit it has answered must be there, after a kill and after a
+//!   power cut.
 //! * [`stop`]: containers of every bad habit, and a `docker stop` that must be clean all the same.
 //!
 //! A seed repeats the choices of a run, though not the timing of its machine. Nothing here panics when the engine
@@ -20,10 +22,12 @@ mod packing;
 pub mod power;
 mod random;
 mod registry;
+pub mod rows;
 pub mod stop;
 mod subject;
 mod table;
 mod tally;
+mod victim;
 mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,10 @@
 //! The tables that a campaign prints at its end, one column group a way.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::engine::Way;
+use super::ledger::Kind;
 use super::tally::{Row, Tally, median};
 
 impl Way {
@@ -37,27 +39,34 @@ pub fn draw(tallies: &[Tally]) -> String {
         counts.collect::<Vec<_>>().join(", ")
     };
     line("what happened", &counts);
-    let kinds: std::collections::BTreeSet<_> = tallies.iter().flat_map(|tally| tally.rows.keys()).collect();
+    let kinds: BTreeSet<_> = tallies.iter().flat_map(|tally| tally.rows.keys()).collect();
     for kind in kinds {
         line(kind.name(), &|tally| tally.rows.get(kind).map(row).unwrap_or_default());
     }
     line("**together**", &|tally| row(&tally.total()));
     line("kept before, and compared again", &|tally| number(tally.seen_again));
+    line("rows there, and never answered", &|tally| number(tally.unanswered));
     line("images verified, each file", &|tally| number(tally.verified_images));
-    line("listed and damaged", &|tally| tally.damaged_images.to_string());
+    // Nothing is said of what a campaign does not look at.
+    let only = |looked: bool, count: usize| if looked { count.to_string() } else { String::new() };
+    line("listed and damaged", &|tally| only(tally.verified_images > 0, tally.damaged_images));
     line("whole only at the second look", &|tally| number(tally.unsteady_runs));
     line("damaged when loaded again", &|tally| match tally.loaded_again {
         0 => String::new(),
         all => format!("{} of {all}", tally.damaged_again),
     });
-    line("dead containers", &|tally| tally.dead.to_string());
+    line("dead containers", &|tally| only(!tally.rows.contains_key(&Kind::DatabaseRow), tally.dead));
     line("restart policies not kept", &|tally| number(tally.not_back));
     line("failed starts", &|tally| tally.failed_starts.to_string());
     line("unclean stops", &|tally| number(tally.unclean_stops));
     line("e2fsck not clean", &|tally| number(tally.fsck));
+    for what in tallies.iter().flat_map(|tally| tally.wrong.keys()).collect::<BTreeSet<_>>() {
+        line(what, &|tally| number(tally.wrong.get(what).copied().unwrap_or_default()));
+    }
     line("refused, undisturbed", &|tally| number(tally.refused));
     line("rounds broken off", &|tally| number(tally.broken));
     line("start after it, median (most) ms", &|tally| spread(&tally.unclean_ms));
+    line("database ready after that, median (most) ms", &|tally| spread(&tally.ready_ms));
     line("start after a clean stop, median (most) ms", &|tally| spread(&tally.clean_ms));
     line("ratio of the two, pair by pair, median (most)", &|tally| {
         let most = tally.ratios.iter().copied().fold(0.0, f64::max);

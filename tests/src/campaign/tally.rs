@@ -80,6 +80,12 @@ pub struct Tally {
     pub unclean_stops: usize,
     /// File systems in which e2fsck found something after the journal was replayed.
     pub fsck: usize,
+    /// Rows of a database that were there, and whole, though their answer did not come through: no failure.
+    pub unanswered: usize,
+    /// What else was not as it should be, and how often.
+    pub wrong: BTreeMap<&'static str, usize>,
+    /// Milliseconds from the engine's answer to the database's, after a cut or a kill.
+    pub ready_ms: Vec<u64>,
     /// Milliseconds until the engine answered, after a clean stop.
     pub clean_ms: Vec<u64>,
     /// Milliseconds until the engine answered, after a cut or a kill.
@@ -113,6 +119,9 @@ impl Tally {
             failed_starts: 0,
             unclean_stops: 0,
             fsck: 0,
+            unanswered: 0,
+            wrong: BTreeMap::new(),
+            ready_ms: Vec::new(),
             clean_ms: Vec::new(),
             unclean_ms: Vec::new(),
             ratios: Vec::new(),
@@ -149,6 +158,12 @@ impl Tally {
         self.notes.push(format!("round {}: {}", self.rounds + self.broken + 1, what.into()));
     }
 
+    /// Counts and notes something else that is not as it should be.
+    pub fn wrong(&mut self, what: &'static str, note: &str) {
+        *self.wrong.entry(what).or_default() += 1;
+        self.note(format!("{what}: {note}"));
+    }
+
     /// Notes what the engine refused, undisturbed.
     pub fn refused(&mut self, what: Vec<String>) {
         self.refused += what.len();
@@ -179,8 +194,11 @@ impl Tally {
 
     /// What must be zero, and is not.
     pub fn failures(&self) -> Vec<String> {
+        let rows = self.rows.get(&Kind::DatabaseRow).copied().unwrap_or_default();
         let zeros = [
-            (self.total().lost, "gone though a sync had covered it"),
+            (self.total().lost - rows.lost, "gone though a sync had covered it"),
+            (rows.lost, "rows gone though their commit was answered"),
+            (rows.damaged, "rows damaged though their commit was answered"),
             (self.damaged_images, "images listed and damaged"),
             (self.damaged_again, "images damaged again when they were loaded again"),
             (self.dead, "containers dead"),
@@ -190,7 +208,8 @@ impl Tally {
             (self.fsck, "file systems not clean"),
             (self.broken, "rounds broken off"),
         ];
-        zeros.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+        let zeros = zeros.into_iter().chain(self.wrong.iter().map(|(what, count)| (*count, *what)));
+        zeros.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
     }
 }
 
