@@ -6,8 +6,8 @@ use crate::archive::Archive;
 
 /// Debian's static busybox, and the programs that tests call by name in nested containers.
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 13] =
-    ["awk", "cat", "date", "dd", "echo", "false", "ls", "nc", "ps", "sh", "sleep", "touch", "true"];
+const APPLETS: [&str; 14] =
+    ["awk", "cat", "date", "dd", "echo", "false", "id", "ls", "nc", "ps", "sh", "sleep", "touch", "true"];
 
 /// A tar of the image's root file system, to be imported into a host.
 ///

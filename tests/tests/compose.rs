@@ -113,6 +113,7 @@ services:
     build: box
     init: true
     command: [sleep, '1000']
+    user: '1000'
     healthcheck: {test: [CMD, ls, /well], interval: 500ms, retries: 2}
 ";
     let host = Host::options().script(script).create();
@@ -120,15 +121,15 @@ services:
     host.wait_for_line("compose", "Started");
     let said = host.exec(["dind-init", "wait", "--timeout", "1"]).exits(124);
     assert!(said.stderr.contains("web-1"), "{said}");
-    host.docker(["exec", "compose-web-1", "touch", "/well"]).ok();
+    host.docker(["exec", "-u", "0", "compose-web-1", "touch", "/well"]).ok();
     host.wait();
-    host.docker(["exec", "compose-web-1", "/bin/busybox", "rm", "/well"]).ok();
+    host.docker(["exec", "-u", "0", "compose-web-1", "/bin/busybox", "rm", "/well"]).ok();
     host.wait_for_line("compose", "web-1 is unhealthy");
     until_equal("the host not to be ready any more", 10, "degraded", || {
         host.status()["phase"].as_str().unwrap().to_owned()
     });
     host.exec(["dind-init", "health"]).exits(70).says(&["web-1 is unhealthy"]);
-    host.docker(["exec", "compose-web-1", "touch", "/well"]).ok();
+    host.docker(["exec", "-u", "0", "compose-web-1", "touch", "/well"]).ok();
     host.wait();
     host.stop();
     host.assert_exited(0);

@@ -125,6 +125,9 @@ fn a_host_on_a_copy_has_the_same_images_and_its_source_is_as_it_was() {
     let on = |volume: &Volume| Host::options().volume(volume, "/var/lib/docker").start();
     let host = on(&source);
     warm(&host);
+    host.load_image("redis");
+    host.run_redis("db", &["--restart", "always"]);
+    assert_eq!(host.count_up("db"), 1);
     let saved = assert_warm(&host);
     host.stop();
     drop(host);
@@ -142,6 +145,9 @@ fn a_host_on_a_copy_has_the_same_images_and_its_source_is_as_it_was() {
         assert_eq!(host.status()["last_stop"], "clean");
         assert_eq!(assert_warm(&host), saved);
         host.exec(["dind-init", "verify"]).ok();
+        host.wait_healthy("db");
+        assert_eq!(host.count_up("db"), 2);
+        host.assert_redis_owns_its_data("db");
         assert_eq!(host.alarms(), []);
         host.stop();
         host.assert_exited(0);

@@ -7,10 +7,13 @@ const BARE: &str =
     "for place in /sys/fs/cgroup/* /proc/sys; do mount -o remount,bind,rw $place; done; exec dockerd";
 
 #[test]
-fn a_volume_keeps_its_images_across_hosts() {
+fn a_volume_keeps_its_images_and_containers_across_hosts() {
     let data = Volume::new();
     let first = Host::options().volume(&data, "/var/lib/docker").start();
     first.load_busybox();
+    first.load_image("redis");
+    first.run_redis("kept", &["--restart", "always"]);
+    assert_eq!(first.count_up("kept"), 1);
     assert_eq!(first.status()["last_stop"], "first");
     let certificate = first.exec(["cat", "/certs/ca/cert.pem"]).ok();
     first.stop();
@@ -19,6 +22,9 @@ fn a_volume_keeps_its_images_across_hosts() {
     let second = Host::options().volume(&data, "/var/lib/docker").start();
     assert_eq!(second.status()["last_stop"], "clean");
     second.assert_runs_containers();
+    second.wait_healthy("kept");
+    assert_eq!(second.count_up("kept"), 2);
+    second.assert_redis_owns_its_data("kept");
     assert_ne!(
         second.exec(["cat", "/certs/ca/cert.pem"]).ok(),
         certificate,
@@ -104,12 +110,17 @@ fn a_data_root_of_a_bare_dockerd_is_taken_over_and_given_back() {
     let first = bare().create();
     answers(&first);
     first.load_busybox();
+    first.load_image("redis");
+    first.run_redis("kept", &["--restart", "always"]);
+    assert_eq!(first.count_up("kept"), 1);
     first.assert_runs_containers();
     first.stop();
     drop(first);
 
     let host = Host::options().volume(&data, "/var/lib/docker").start();
     host.assert_runs_containers();
+    host.wait_healthy("kept");
+    assert_eq!(host.count_up("kept"), 2);
     host.docker(["tag", "busybox", "seen-by-the-host"]).ok();
     assert_eq!(host.alarms(), []);
     host.stop();
@@ -119,4 +130,7 @@ fn a_data_root_of_a_bare_dockerd_is_taken_over_and_given_back() {
     let last = bare().create();
     answers(&last);
     assert_eq!(last.docker(["run", "--rm", "seen-by-the-host", "echo", "and back"]).ok(), "and back");
+    last.wait_healthy("kept");
+    assert_eq!(last.count_up("kept"), 3);
+    last.assert_redis_owns_its_data("kept");
 }

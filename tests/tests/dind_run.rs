@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use dind_tests::shelf::{archive, local_name};
 use dind_tests::{Dind, Host, Terminal, Volume, docker, until};
 
 /// The options of a host of `dind run`, and a label by which it is found again.
@@ -88,6 +89,24 @@ fn the_command_has_a_host_of_its_own_which_goes_with_it() {
     let volume = mine.dind.run(mine.words(&["-q"], &["sh", "-c", &script])).ok();
     assert!(!volume.is_empty());
     assert_ne!(docker(["volume", "inspect", &volume]).code, Some(0), "its volume goes with it");
+}
+
+/// What most commands of `dind run` do: they start a database, wait until it is healthy, and use it.
+#[test]
+fn a_database_runs_in_the_commands_host() {
+    let mine = Mine::new();
+    let script = format!(
+        "set -e; docker load -q -i {} >/dev/null
+        docker run -d --name db --health-cmd 'redis-cli ping' --health-interval 500ms {} >/dev/null
+        until [ \"$(docker inspect -f '{{{{.State.Health.Status}}}}' db)\" = healthy ]; do sleep 0.2; done
+        docker exec -u redis db id -u; docker run --rm --network container:db {} redis-cli ping",
+        archive("redis").display(),
+        local_name("redis"),
+        local_name("redis"),
+    );
+    let ended = mine.dind.call(mine.words(&["-q"], &["sh", "-c", &script])).within(120).run();
+    assert_eq!(ended.ok(), "999\nPONG");
+    assert_eq!(mine.hosts(), "");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A host that was killed comes back, and cleans up what is its own without a word of alarm.
 
-use dind_tests::{Host, Line, POLITE, STUBBORN, docker, until};
+use dind_tests::{Host, Line, STUBBORN, docker, until};
 
 /// The host's own warnings and errors since a line of its log.
 fn alarms_since(host: &Host, lines: usize) -> Vec<Line> {
@@ -11,8 +11,9 @@ fn alarms_since(host: &Host, lines: usize) -> Vec<Line> {
 fn a_killed_host_comes_back_with_what_it_had() {
     let host = Host::options().start();
     host.load_busybox();
-    host.run_nested("worker", &["--restart", "always"], POLITE);
-    host.docker(["volume", "create", "kept"]).ok();
+    host.load_image("redis");
+    host.run_redis("worker", &["--restart", "always"]);
+    assert_eq!([(); 3].map(|()| host.count_up("worker")), [1, 2, 3]);
     host.signal("KILL");
     assert_eq!(host.ends(), 137);
     host.start();
@@ -20,8 +21,10 @@ fn a_killed_host_comes_back_with_what_it_had() {
     let said = host.logs().lines().filter(|line| line.contains("last stop was not clean")).count();
     assert_eq!(said, 1, "{}", host.logs());
     host.assert_runs_containers();
-    assert_eq!(host.docker(["volume", "ls", "-q"]).ok(), "kept");
-    host.wait_for_nested("worker");
+    assert_eq!(host.docker(["volume", "ls", "-q"]).ok(), "worker-data");
+    host.wait_healthy("worker");
+    assert_eq!(host.count_up("worker"), 4);
+    host.assert_redis_owns_its_data("worker");
     let dead = host.docker(["ps", "-aq", "--filter", "status=dead"]).ok();
     assert_eq!(dead, "");
     host.stop();

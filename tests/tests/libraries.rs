@@ -77,8 +77,9 @@ fn the_python_library_does_its_work() {
 fn testcontainers_reach_what_they_start_at_the_hosts_address() {
     let host = Host::options().start();
     host.load_busybox();
+    host.load_image("postgres");
     let client = host.client();
     let call = script(&client, "testcontainers_library.py").env("TESTCONTAINERS_RYUK_DISABLED", "true");
-    assert_eq!(call.run().ok(), host.ip());
+    assert_eq!(call.within(120).run().ok(), format!("{}\npostgres", host.ip()));
     assert_eq!(host.docker(["ps", "-aq"]).ok(), "");
 }

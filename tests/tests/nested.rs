@@ -65,6 +65,61 @@ fn signals_reach_what_runs_in_a_nested_container() {
     assert_eq!(host.docker(["run", "--rm", "busybox", "sh", "-c", script]).ok(), "heard");
 }
 
+/// Containers of another user than root are joined in every way that there is, as on any other engine: that takes SYS_PTRACE.
+#[test]
+fn a_container_of_another_user_is_joined() {
+    let host = Host::options().start();
+    host.load_image("redis");
+    host.run_redis("db", &["--ipc", "shareable"]);
+    let user = |options: &[&str]| {
+        let exec = ["exec"].into_iter().chain(options.iter().copied());
+        host.docker(exec.chain(["db", "id", "-u"])).ok()
+    };
+    assert_eq!(user(&[]), "0");
+    assert_eq!(user(&["-u", "redis"]), "999");
+    assert_eq!(user(&["-u", "1234"]), "1234");
+    assert_eq!(user(&["--privileged", "-u", "redis"]), "999");
+    let beside = |options: &[&str], line: &str| {
+        let run = ["run", "--rm"].into_iter().chain(options.iter().copied());
+        host.docker(run.chain(["redis", "sh", "-c", line])).ok()
+    };
+    assert_eq!(beside(&["--network", "container:db"], "redis-cli ping"), "PONG");
+    let server = "cat /proc/1/comm; grep -w Uid: /proc/1/status | cut -f 2";
+    assert_eq!(beside(&["--pid", "container:db"], server), "redis-server\n999");
+    assert_eq!(beside(&["--pid", "container:db", "--user", "redis"], server), "redis-server\n999");
+    let namespace = |container: &[&str]| beside(container, "readlink /proc/self/ns/ipc");
+    let own = host.docker(["exec", "db", "readlink", "/proc/self/ns/ipc"]).ok();
+    assert_eq!(namespace(&["--ipc", "container:db"]), own);
+    assert_ne!(namespace(&[]), own);
+}
+
+/// What a person does with a database that runs: each asks for the processes, files or mounts of another user.
+#[test]
+fn a_database_is_looked_at_copied_and_committed() {
+    let host = Host::options().start();
+    host.load_image("redis");
+    host.run_redis("db", &[]);
+    let top = host.docker(["top", "db", "-o", "pid,uid,comm"]).ok();
+    assert!(top.lines().any(|line| line.split_whitespace().skip(1).eq(["999", "redis-server"])), "{top}");
+    let stats = host.docker(["stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "db"]).ok();
+    assert!(!stats.starts_with("0 ") && !stats.contains(" 0B "), "{stats}");
+    host.count_up("db");
+    host.docker(["exec", "-u", "redis", "db", "sh", "-c", "echo by redis >/tmp/note"]).ok();
+    host.docker(["cp", "db:/tmp/note", "/note"]).ok();
+    host.docker(["cp", "/note", "db:/tmp/copied"]).ok();
+    assert_eq!(host.docker(["exec", "-u", "redis", "db", "cat", "/tmp/copied"]).ok(), "by redis");
+    host.docker(["commit", "db", "kept"]).ok();
+    let note = ["run", "--rm", "--entrypoint", "stat", "kept", "-c", "%u:%g %n", "/tmp/note"];
+    assert_eq!(host.docker(note).ok(), "999:999 /tmp/note");
+    host.docker(["restart", "db"]).ok();
+    host.wait_healthy("db");
+    assert_eq!(host.count_up("db"), 2);
+    host.assert_redis_owns_its_data("db");
+    assert_eq!(host.docker(["port", "db"]).ok(), "");
+    assert_eq!(host.docker(["kill", "-s", "TERM", "db"]).ok(), "db");
+    assert_eq!(host.docker(["wait", "db"]).ok(), "0");
+}
+
 #[test]
 fn the_image_brings_compose_and_both_builders() {
     let host = Host::options().start();

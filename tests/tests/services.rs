@@ -17,15 +17,19 @@ fn kill(host: &Host, service: &str) {
 fn a_killed_dockerd_comes_back() {
     let host = Host::options().start();
     host.load_busybox();
-    host.run_nested("worker", &["--restart", "always"], POLITE);
+    host.load_image("redis");
+    host.run_redis("worker", &["--restart", "always"]);
+    assert_eq!(host.count_up("worker"), 1);
     kill(&host, "dockerd");
     host.wait();
     assert_eq!(host.service("dockerd")["restarts"], 1);
     assert_eq!(host.service("containerd")["restarts"], 0);
     assert_eq!(host.status()["phase"], "ready");
     host.assert_runs_containers();
-    host.wait_for_nested("worker");
-    let wanted = ["containerd", "containerd-shim", "dind-init", "dockerd", "sh", "sleep"];
+    host.wait_healthy("worker");
+    assert_eq!(host.count_up("worker"), 2);
+    let wanted = ["containerd", "containerd-shim", "dind-init", "dockerd", "redis-server"];
+    // A health check may be under way.
     until_equal("nothing to be left of the earlier run", 20, wanted, || host.process_names());
     assert!(host.alarms().iter().any(|line| line.message.contains("dockerd")), "{}", host.logs());
     host.stop();

@@ -15,19 +15,25 @@ fn assert_stopped_cleanly(host: &Host) {
 fn ten_rounds_of_stop_and_start() {
     let host = Host::options().start();
     host.load_busybox();
-    host.run_nested("worker", &["--restart", "unless-stopped"], POLITE);
+    host.load_image("redis");
+    host.run_redis("worker", &["--restart", "unless-stopped"]);
     let authority = host.exec(["cat", "/certs/ca/cert.pem"]).ok();
     let processes = host.process_names();
     for round in 1..=10 {
         host.stop();
         assert_stopped_cleanly(&host);
         host.start();
-        host.wait_for_nested("worker");
+        host.wait_healthy("worker");
+        assert_eq!(host.count_up("worker"), round);
         assert_eq!(host.docker(["ps", "-aq"]).ok().lines().count(), 1, "round {round}");
         assert_eq!(host.status()["last_stop"], "clean", "round {round}");
         assert_eq!(host.exec(["cat", "/certs/ca/cert.pem"]).ok(), authority, "round {round}");
     }
     host.assert_runs_containers();
+    host.assert_redis_owns_its_data("worker");
+    let logs = host.nested_logs("worker");
+    let asked = logs.stdout.matches("User requested shutdown").count();
+    assert_eq!(asked, 10, "each stop is redis' own: {logs}");
     until_equal("as many processes as at first", 20, processes, || host.process_names());
     assert_eq!(host.alarms(), []);
 }
@@ -170,5 +176,48 @@ fn a_client_that_stays_does_not_spoil_the_stop() {
     host.assert_exited(0);
     assert!(host.logs().contains("Daemon shutdown complete"), "{}", host.logs());
     host.start();
+    assert_eq!(host.status()["last_stop"], "clean");
+}
+
+/// It ends by its own signal, SIGINT, with clients at work: what they have committed is written, and nothing is recovered afterwards.
+#[test]
+fn a_postgres_under_load_shuts_down_by_its_own_signal() {
+    let host = Host::options().start();
+    host.load_image("postgres");
+    let run =
+        ["run", "-d", "--name", "db", "--restart", "unless-stopped", "-v", "rows:/var/lib/postgresql/data"];
+    host.docker(run.into_iter().chain(["-e", "POSTGRES_PASSWORD=secret", "postgres"])).ok();
+    let ready = || {
+        until("postgres to be ready", 60, || {
+            let asked = host.docker(["exec", "-u", "postgres", "db", "pg_isready", "-h", "127.0.0.1"]);
+            (asked.code == Some(0)).then_some(())
+        });
+    };
+    let query = |sql: &str| host.docker(["exec", "-u", "postgres", "db", "psql", "-qAt", "-c", sql]).ok();
+    ready();
+    host.docker(["exec", "-u", "postgres", "db", "pgbench", "-i", "-q"]).ok();
+    host.docker(["exec", "-d", "-u", "postgres", "db", "pgbench", "-n", "-c", "4", "-T", "600"]).ok();
+    let committed = || query("SELECT count(*) FROM pgbench_history").parse::<u64>().unwrap();
+    let before = until("transactions", 60, || Some(committed()).filter(|count| *count > 100));
+
+    host.stop();
+    assert_stopped_cleanly(&host);
+    host.start();
+    host.wait_for_nested("db");
+    ready();
+    let logs = host.nested_logs("db");
+    let logs = logs.stdout + &logs.stderr;
+    // The first shutdown is that of the server that makes the database.
+    let stop = logs.rsplit_once("received fast shutdown request").map_or("", |(_, stop)| stop);
+    assert!(stop.contains("database system is shut down"), "{logs}");
+    assert!(stop.contains("database system was shut down at"), "{logs}");
+    assert!(!logs.contains("was interrupted") && !logs.contains("automatic recovery"), "{logs}");
+    assert!(committed() >= before);
+    // Every transaction adds the same to an account, a teller, a branch and the history.
+    let sums = ["SELECT sum(abalance) FROM pgbench_accounts", "SELECT sum(tbalance) FROM pgbench_tellers"];
+    let history = query("SELECT sum(delta) FROM pgbench_history");
+    for sum in sums {
+        assert_eq!(query(sum), history, "{sum}");
+    }
     assert_eq!(host.status()["last_stop"], "clean");
 }

@@ -169,6 +169,15 @@ fn fuse_overlayfs_is_next() {
     let why = storage["why"].as_str().unwrap();
     assert!(why.contains("d_type") && why.contains("loop: mkfs.ext4 is in no folder of PATH"), "{storage}");
     assert_keeps(&host);
+    // A database under its own user, on files that a process of root serves.
+    host.load_image("redis");
+    host.run_redis("db", &["--restart", "always"]);
+    assert_eq!(host.count_up("db"), 1);
+    host.stop();
+    host.start();
+    host.wait_healthy("db");
+    assert_eq!(host.count_up("db"), 2);
+    host.assert_redis_owns_its_data("db");
 }
 
 /// On overlay, no layer can delete a file without a disk; a plain copy can.
