@@ -46,7 +46,7 @@ pub(crate) enum RunError {
 }
 
 impl RunError {
-    /// As a failure: what the engine refuses is told by `refused`, which gets the cause.
+    /// As a failure: `refused` makes what the engine refuses into one, from its cause.
     pub(crate) fn told(self, refused: impl FnOnce(&str) -> Failure) -> Failure {
         match self {
             Self::Refused(error) => refused(&endpoint::cause(&error)),

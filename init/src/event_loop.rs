@@ -5,6 +5,7 @@
 //! kernel knows its path. None of them waits for anybody.)
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::http::{Asked, Heard, Question, Watch};
 use crate::lines::{Lines, PIECES};
 use crate::log::{self, Level, Log};
 use crate::notify::{Notifications, Said};
+use crate::pipes;
 use crate::process;
 use crate::reaper::{self, Fate};
 use crate::services::{Config, Service};
@@ -51,6 +53,8 @@ struct Running {
     said: Option<String>,
     /// Whether it has said what it refuses: plain text that follows is how to use it, by the page.
     refused: bool,
+    /// Pipes that it has left without a reader, until it is ready again.
+    pipes: Vec<File>,
 }
 
 /// What was prepared for the loop.
@@ -154,6 +158,7 @@ pub(crate) fn run(mut prepared: Prepared, log: &mut Log, began: Instant) -> Ende
             spoke: false,
             ready: false,
             said: None,
+            pipes: Vec::new(),
         })
         .collect();
     let mut host = Host {
@@ -228,7 +233,12 @@ impl Host<'_> {
             let sender = self.running.iter().position(|running| running.pid == Some(pid));
             let Some(service) = sender else { continue };
             match said {
-                Said::Ready => events.push(Event::Notified { service }),
+                Said::Ready => {
+                    if let Some(running) = self.running.get_mut(service) {
+                        running.pipes.clear();
+                    }
+                    events.push(Event::Notified { service });
+                }
                 Said::Application(report) => events.extend(self.reported(service, &report)),
             }
         }
@@ -309,6 +319,7 @@ impl Host<'_> {
         running.pid = None;
         // At once: whoever tries a socket that refuses waits longer before the next try than for one that is not there.
         running.service.remove_leftovers();
+        running.pipes.extend(running.service.pipes.as_deref().map(pipes::readers).unwrap_or_default());
         Some(Event::Exited { service, end, spoke: running.spoke, last: running.said.take() })
     }
 

@@ -35,6 +35,7 @@ mod lines;
 mod log;
 mod notify;
 mod options;
+mod pipes;
 mod process;
 mod reaper;
 mod repair;

@@ -28,7 +28,7 @@ const CONTAINERD_READY: Duration = Duration::from_secs(60);
 const RESOLVER_READY: Duration = Duration::from_secs(10);
 const SSHD_READY: Duration = Duration::from_secs(30);
 
-/// Where dockerd keeps the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
+/// Where dockerd keeps the pipes of programs in containers, and the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
 /// moves freely between this image and any other.
 const CONTAINERD_STATE: &str = "/var/run/docker/containerd";
 /// Where our containerd answers.
@@ -45,6 +45,8 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
+    /// Where the pipes are that it reads, a folder a container.
+    pub(crate) pipes: Option<PathBuf>,
     /// The words with which a line of its log begins that says that it is ready, where it may not know how to say so otherwise.
     pub(crate) ready_words: Option<&'static str>,
     /// The words with which it says, in its log, that nothing is left for it to do but to end.
@@ -168,6 +170,7 @@ fn compose(settings: &Settings, project: Project, uses: Vec<usize>) -> Service {
             .collect(),
         environment: settings.appliance.iter().flat_map(|it| it.environment.clone()).collect(),
         leftovers: Vec::new(),
+        pipes: None,
         ready_words: None,
         last_words: None,
         config: None,
@@ -193,6 +196,7 @@ fn sshd(settings: &Settings, uses: Vec<usize>) -> Service {
         // What services are told (proxies with their passwords) is none of its users' business.
         environment: path.into_iter().collect(),
         leftovers: Vec::new(),
+        pipes: None,
         // Releases before 9.8 know no sd_notify(3), where their distribution has not taught it to them.
         ready_words: Some("Server listening on "),
         last_words: None,
@@ -221,6 +225,7 @@ fn resolver(servers: &[IpAddr]) -> Service {
             .collect(),
         environment: BTreeMap::new(),
         leftovers: Vec::new(),
+        pipes: None,
         ready_words: None,
         last_words: None,
         config: None,
@@ -247,6 +252,7 @@ fn containerd(settings: &Settings, ground: &Ground) -> Service {
         environment: settings.environment.clone(),
         // dockerd takes a second to try a socket again that refuses it, and 10 ms one that is not there.
         leftovers: vec![socket.into(), format!("{socket}.ttrpc").into()],
+        pipes: None,
         ready_words: None,
         last_words: None,
         config: Some(Config::Text(config, containerd_config(settings, ground))),
@@ -325,6 +331,7 @@ fn dockerd(settings: &Settings, ground: &Ground) -> Service {
         environment: ground.environment(&settings.environment),
         // A pid file is believed by dockerd when any process has that pid.
         leftovers: vec![options.pidfile.clone(), paths::DOCKER_SOCKET.into()],
+        pipes: Some(CONTAINERD_STATE.into()),
         ready_words: None,
         // moby, `daemon/daemon.go`: containers have ended, and what is to be written has been written.
         last_words: Some("Daemon shutdown complete"),

@@ -30,7 +30,7 @@ fn daemon(hub: &Registry, arguments: &[&str]) -> Host {
     host
 }
 
-/// A client in a container of its own, which is told nothing but the host's name and where its volumes are.
+/// A client in a container of its own, which has nothing but the host's name and its volumes.
 #[track_caller]
 fn client(host: &Host, arguments: &[&str]) -> Ended {
     let (link, volumes) = (format!("{}:docker", host.name()), format!("{}:ro", host.name()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dind_tests::shelf::local_name;
 use dind_tests::{Baked, Baking, Host, docker, until_equal};
 
-/// What the proxy is told by a file of the project: its image puts the value of the variable in.
+/// A file of the project that configures the proxy: its image puts the value of the variable in.
 const SITE: &str = "server { listen 80; location / { proxy_pass http://${UPSTREAM}; } }\n";
 
 fn compose() -> String {

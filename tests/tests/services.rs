@@ -5,8 +5,14 @@ use dind_tests::{Host, POLITE, docker, until, until_equal};
 /// Kills a service inside the host, and waits until another process has its place.
 #[track_caller]
 fn kill(host: &Host, service: &str) {
+    kill_after(host, service, "");
+}
+
+/// The same, as soon as a script has ended.
+#[track_caller]
+fn kill_after(host: &Host, service: &str, script: &str) {
     let before = host.pid_of(service);
-    host.shell(&format!("kill -9 {before}")).ok();
+    host.shell(&format!("{script}\nkill -9 {before}")).ok();
     until("the service to come back", 30, || {
         let now = host.service(service);
         (now["state"] == "ready" && now["pid"].as_u64() != Some(before)).then_some(())
@@ -32,6 +38,31 @@ fn a_killed_dockerd_comes_back() {
     // A health check may be under way.
     until_equal("nothing to be left of the earlier run", 20, wanted, || host.process_names());
     assert!(host.alarms().iter().any(|line| line.message.contains("dockerd")), "{}", host.logs());
+    host.stop();
+    host.assert_exited(0);
+}
+
+/// A shim that starts a command waits for dockerd, and tells nobody of what ends meanwhile.
+#[test]
+fn a_dockerd_that_is_killed_while_commands_start_finds_the_containers_that_end() {
+    let host = Host::options().start();
+    host.load_image("redis");
+    host.run_redis("worker", &["--restart", "always"]);
+    for round in 1..=3 {
+        kill_after(
+            &host,
+            "dockerd",
+            "for each in 1 2 3 4; do
+                 (while docker exec worker true; do :; done) >/dev/null 2>&1 &
+             done
+             until ls /var/run/docker/containerd/*/*-stdout | grep -qv init-stdout; do :; done",
+        );
+        host.wait();
+        assert_eq!(host.service("dockerd")["restarts"], round);
+        host.wait_healthy("worker");
+        assert_eq!(host.count_up("worker"), round);
+    }
+    assert!(!host.logs().contains("failed to exit within 10s of kill"), "{}", host.logs());
     host.stop();
     host.assert_exited(0);
 }
