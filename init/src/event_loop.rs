@@ -53,7 +53,7 @@ struct Running {
     said: Option<String>,
     /// Whether it has said what it refuses: plain text that follows is how to use it, by the page.
     refused: bool,
-    /// Pipes that it has left without a reader, until it is ready again.
+    /// Readers for the pipes that it left when it died, until it is ready again.
     pipes: Vec<File>,
 }
 

@@ -1,18 +1,19 @@
-//! The pipes of programs whose start dockerd did not live to see.
+//! Readers for pipes that a killed dockerd has left.
 //!
-//! A containerd-shim that starts a program (a container, or a command or health check in one) opens its pipes for writing and waits
-//! until dockerd has them open for reading, which it has before it asks. If dockerd is killed between the two, the shim waits for
-//! 30 s (containerd, `process/exec.go`), and meanwhile tells nobody of any process that ends: neither SIGTERM nor SIGKILL
-//! seem to help, so the next dockerd waits that long for the container. The reader that is missing is put there here.
+//! dockerd opens the pipes of a program (a container, or a command or health check in one) for reading, and then asks for its start.
+//! The containerd-shim opens them for writing once the program runs. If dockerd is killed in between, that open blocks for 30 s
+//! (containerd, `process/exec.go`), with a lock held: the shim reports no process that ends meanwhile, and the next dockerd
+//! waits for containers that have ended long ago. A reader lets the shim go on.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// How many are held open at most: so many programs do not start in the same moment.
+/// The most pipes that are held open: fewer programs start in the same moment.
 const MOST: usize = 256;
 
-/// Readers for the pipes in `folder`, which has a folder a container, that nobody has open; to be held until dockerd is back.
+/// Opens the pipes in the folders of `folder`, one a container, that have no reader. The readers are to be kept until dockerd is
+/// ready. Nothing here blocks; a pipe that cannot be opened is left as it is.
 pub(crate) fn readers(folder: &Path) -> Vec<File> {
     let names = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
     names(folder)
@@ -24,7 +25,7 @@ pub(crate) fn readers(folder: &Path) -> Vec<File> {
         .collect()
 }
 
-/// A reader for a pipe, unless it has one: a shim that has opened a pipe reads it, too.
+/// Opens a pipe for reading, unless it has a reader: a shim that has it open for writing keeps one itself.
 fn reader(pipe: &Path) -> Option<File> {
     let open =
         |options: &mut OpenOptions| options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(pipe);
@@ -55,7 +56,7 @@ mod tests {
         std::os::unix::fs::symlink(&alone, container.join("link-stdout")).unwrap();
         let open = |options: &mut OpenOptions, pipe| options.custom_flags(libc::O_NONBLOCK).open(pipe);
         let has_reader = open(OpenOptions::new().read(true), &read).unwrap();
-        // One that may block would wait.
+        // Without O_NONBLOCK this would wait, as a shim does.
         assert!(open(OpenOptions::new().write(true), &alone).is_err());
         let held = readers(folder.path());
         assert_eq!(held.len(), 1);

@@ -28,8 +28,8 @@ const CONTAINERD_READY: Duration = Duration::from_secs(60);
 const RESOLVER_READY: Duration = Duration::from_secs(10);
 const SSHD_READY: Duration = Duration::from_secs(30);
 
-/// Where dockerd keeps the pipes of programs in containers, and the state of a containerd that it starts itself; ours keeps it there, too, so that a data root
-/// moves freely between this image and any other.
+/// Where dockerd keeps the pipes of programs in containers, in a folder a container, and the state of a containerd that it starts
+/// itself; ours keeps it there, too, so that a data root moves freely between this image and any other.
 const CONTAINERD_STATE: &str = "/var/run/docker/containerd";
 /// Where our containerd answers.
 pub(crate) const CONTAINERD_SOCKET: &str = "/var/run/docker/containerd/containerd.sock";
@@ -45,7 +45,7 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, OsString>,
     /// Files that a killed one leaves behind and a new one would stumble over.
     pub(crate) leftovers: Vec<PathBuf>,
-    /// Where the pipes are that it reads, a folder a container.
+    /// The folder with the pipes that it reads, see [`pipes`](crate::pipes).
     pub(crate) pipes: Option<PathBuf>,
     /// The words with which a line of its log begins that says that it is ready, where it may not know how to say so otherwise.
     pub(crate) ready_words: Option<&'static str>,

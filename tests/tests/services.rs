@@ -8,7 +8,7 @@ fn kill(host: &Host, service: &str) {
     kill_after(host, service, "");
 }
 
-/// The same, as soon as a script has ended.
+/// Runs a script inside the host, then kills a service and waits until another process has its place.
 #[track_caller]
 fn kill_after(host: &Host, service: &str, script: &str) {
     let before = host.pid_of(service);
@@ -42,7 +42,7 @@ fn a_killed_dockerd_comes_back() {
     host.assert_exited(0);
 }
 
-/// A shim that starts a command waits for dockerd, and tells nobody of what ends meanwhile.
+/// A containerd-shim that starts a command waits for dockerd to read its pipes, and reports no process that ends meanwhile.
 #[test]
 fn a_dockerd_that_is_killed_while_commands_start_finds_the_containers_that_end() {
     let host = Host::options().start();
