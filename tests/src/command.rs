@@ -22,6 +22,7 @@ pub struct Call {
     program: String,
     args: Vec<String>,
     env: Vec<(String, Option<OsString>)>,
+    only_env: bool,
     stdin: Stdin,
     folder: Option<PathBuf>,
     deadline: Duration,
@@ -34,6 +35,7 @@ impl Call {
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
+            only_env: false,
             stdin: Stdin::Bytes(Vec::new()),
             folder: None,
             deadline: DEADLINE,
@@ -55,6 +57,13 @@ impl Call {
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Sets the whole environment: nothing of this process's own is left in it.
+    pub fn only_env(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.only_env = true;
+        self.env = variables.into_iter().map(|(name, value)| (name, Some(value.into()))).collect();
         self
     }
 
@@ -119,6 +128,9 @@ impl Call {
                 Some(value) => expression.env(name, value),
                 None => expression.env_remove(name),
             };
+        }
+        if self.only_env {
+            expression = expression.full_env([("", ""); 0]);
         }
         let started = expression.start();
         let handle = started

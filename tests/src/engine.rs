@@ -1,5 +1,6 @@
 //! The engine that the tests run on.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,11 +24,17 @@ pub fn docker<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Ended {
     Call::new("docker").args(args).run()
 }
 
-/// Checks, once a process, that the engine and the image are there, and sweeps up what killed tests left behind.
+/// Checks, once a run of the suite, that the engine and the image are there, and sweeps up what killed tests left behind.
 #[track_caller]
 pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // Each test is a process of its own; nextest gives those of a run one name.
+        let marker = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tests-prepared-for");
+        let run = std::env::var("NEXTEST_RUN_ID").ok();
+        if run.is_some() && fs::read_to_string(&marker).ok() == run {
+            return;
+        }
         let engine = docker(["version", "--format", "{{.Server.Version}}"]);
         assert_eq!(
             engine.code,
@@ -36,6 +43,10 @@ pub(crate) fn prepare() {
         );
         require(image(), "./quickstart --build");
         sweep();
+        if let Some(run) = run {
+            // Unwritten, it is only asked again.
+            let _ = fs::write(&marker, run);
+        }
     });
 }
 
@@ -107,7 +118,7 @@ fn is_abandoned(owner: &str) -> bool {
 }
 
 pub(crate) fn pid_namespace() -> String {
-    let link = std::fs::read_link("/proc/self/ns/pid");
+    let link = fs::read_link("/proc/self/ns/pid");
     link.map_or_else(|_| "unknown".into(), |link| link.to_string_lossy().into_owned())
 }
 

@@ -1,9 +1,12 @@
 //! One running host.
 
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+
 use serde_json::Value;
 
 use crate::client::Client;
-use crate::command::{Call, Ended};
+use crate::command::Call;
 use crate::engine::docker;
 use crate::log::Line;
 use crate::options::HostOptions;
@@ -13,6 +16,10 @@ use crate::wait::patience;
 #[derive(Debug)]
 pub struct Host {
     name: String,
+    /// The container's id, once it was asked for.
+    pub(crate) id: OnceLock<String>,
+    /// The pid of its PID 1 on this machine, as it was when last asked for; 0 before.
+    pub(crate) pid: AtomicU32,
 }
 
 impl Host {
@@ -22,7 +29,7 @@ impl Host {
     }
 
     pub(crate) fn new(name: String) -> Self {
-        Self { name }
+        Self { name, id: OnceLock::new(), pid: AtomicU32::new(0) }
     }
 
     /// One that somebody else has made; it is removed at the end of the test all the same.
@@ -46,11 +53,7 @@ impl Host {
     #[track_caller]
     pub fn wait(&self) {
         let timeout = (60 * patience()).to_string();
-        Call::new("docker")
-            .args(["exec", &self.name, "dind-init", "wait", "--timeout", &timeout])
-            .within(70)
-            .run()
-            .ok();
+        self.call("dind-init").args(["wait", "--timeout", &timeout]).within(70).run().ok();
     }
 
     /// `docker stop`, with nothing said about time.
@@ -114,24 +117,6 @@ impl Host {
     #[track_caller]
     pub fn ip(&self) -> String {
         self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
-    }
-
-    /// `docker exec HOST PROGRAM ARGS`.
-    #[track_caller]
-    pub fn exec<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
-        Call::new("docker").args(["exec", &self.name]).args(args).run()
-    }
-
-    /// Runs a line of shell inside the host.
-    #[track_caller]
-    pub fn shell(&self, line: &str) -> Ended {
-        self.exec(["sh", "-c", line])
-    }
-
-    /// `docker exec HOST docker ARGS`.
-    #[track_caller]
-    pub fn docker<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Ended {
-        Call::new("docker").args(["exec", &self.name, "docker"]).args(args).run()
     }
 
     /// What `dind-init status --json` says.

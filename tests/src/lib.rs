@@ -16,6 +16,7 @@ mod command;
 mod compose;
 mod dind;
 mod engine;
+mod enter;
 mod host;
 mod hostile;
 mod http;

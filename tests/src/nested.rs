@@ -1,29 +1,27 @@
 //! Containers inside a host.
 
-use crate::command::{Call, Ended};
+use crate::command::Ended;
 use crate::host::Host;
 use crate::image;
 use crate::wait::{until, until_equal};
 
 /// What runs in a nested container that says a last word when it is asked to end.
-pub const POLITE: &str = "trap 'echo last words; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+pub const POLITE: &str = "trap 'echo last words; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
 /// What runs in one that does not listen.
-pub const STUBBORN: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 0.1; done";
+pub const STUBBORN: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 1000; done";
 
 impl Host {
     /// Brings the image `busybox` into the host.
     #[track_caller]
     pub fn load_busybox(&self) {
-        let import =
-            ["exec", "-i", self.name(), "docker", "import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]"];
-        Call::new("docker").args(import).args(["-", "busybox"]).stdin(image::busybox()).run().ok();
+        let import = ["import", "-c", "ENV PATH=/bin", "-c", "CMD [\"sh\"]", "-", "busybox"];
+        self.call("docker").args(import).stdin(image::busybox()).run().ok();
     }
 
     /// Builds an image inside the host from a Dockerfile alone.
     #[track_caller]
     pub fn build(&self, tag: &str, dockerfile: &str) {
-        let build = ["exec", "-i", self.name(), "docker", "build", "-t", tag, "-"];
-        Call::new("docker").args(build).stdin(dockerfile).run().ok();
+        self.call("docker").args(["build", "-t", tag, "-"]).stdin(dockerfile).run().ok();
     }
 
     /// Asserts that a container runs inside the host.

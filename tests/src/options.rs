@@ -129,9 +129,6 @@ impl HostOptions {
     #[track_caller]
     pub fn create(self) -> Host {
         engine::prepare();
-        if let Some((image, command)) = &self.image {
-            engine::require(image, command);
-        }
         let name = engine::unique_name();
         let create = Call::new("docker").args(["create", "--name", &name]).args(engine::labels());
         let create = create
@@ -139,7 +136,13 @@ impl HostOptions {
             .args(self.run)
             .arg(self.image.as_ref().map_or(image(), |(image, _)| image))
             .args(self.arguments);
-        create.run().ok();
+        let created = create.run();
+        if let Some((image, command)) = &self.image
+            && created.code != Some(0)
+        {
+            engine::require(image, command);
+        }
+        created.ok();
         let host = Host::new(name);
         host.put(&self.files);
         host
