@@ -51,9 +51,12 @@ impl Host {
         let pid = self.pid_here()?;
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
         let environment = String::from_utf8_lossy(&environment).into_owned();
-        let variables = environment.split_terminator('\0').filter_map(|pair| pair.split_once('='));
+        let variables: Vec<(&str, &str)> =
+            environment.split_terminator('\0').filter_map(|pair| pair.split_once('=')).collect();
+        // A process has none in the moment in which it becomes another program.
+        variables.iter().find(|(name, _)| *name == "PATH")?;
         let call = Call::new(NSENTER).args(["--target", &pid.to_string(), "--all", "--"]);
-        Some(call.only_env(variables.map(|(name, value)| (name.to_owned(), value.to_owned()))))
+        Some(call.only_env(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))))
     }
 
     /// The pid of the host's PID 1, if it is a process of this machine that we may join.
@@ -66,7 +69,8 @@ impl Host {
         if self.id.get().is_some_and(|id| is_of(known, id)) {
             return Some(known);
         }
-        let asked = Call::new("docker").args(["inspect", "--format", "{{.Id}} {{.State.Pid}}", self.name()]).run();
+        let asked =
+            Call::new("docker").args(["inspect", "--format", "{{.Id}} {{.State.Pid}}", self.name()]).run();
         let (id, pid) = asked.stdout.trim_end().split_once(' ')?;
         let pid = pid.parse().ok()?;
         self.pid.store(pid, Ordering::Relaxed);

@@ -6,7 +6,8 @@ use crate::image;
 use crate::wait::{until, until_equal};
 
 /// What runs in a nested container that says a last word when it is asked to end.
-pub const POLITE: &str = "trap 'echo last words; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
+pub const POLITE: &str =
+    "trap 'echo last words; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
 /// What runs in one that does not listen.
 pub const STUBBORN: &str = "trap '' TERM INT HUP; echo up; while :; do sleep 1000; done";
 

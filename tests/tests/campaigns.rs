@@ -1,6 +1,7 @@
 //! The short forms of the campaigns; `docs/campaigns.md` tells how to run the long ones.
 //!
-//! Each prints its seed, which nextest shows when the test fails.
+//! Each prints its seed, which nextest shows when the test fails. `./check` runs those in `today`, a third of the rounds, with the
+//! seed of the day: the same for everybody who looks for what it found, and tomorrow another. `./check --all` runs all of them.
 
 use dind_tests::campaign::rows::{self, Database, Faults, Scenario};
 use dind_tests::campaign::{Random, Settings, Tally, Way, draw, kill, power, stop};
@@ -9,7 +10,10 @@ use dind_tests::campaign::{Random, Settings, Tally, Way, draw, kill, power, stop
 const LARGEST: u64 = 64 << 20;
 
 fn settings(rounds: usize) -> Settings {
-    let seed = Random::seed();
+    with_seed(Random::seed(), rounds)
+}
+
+fn with_seed(seed: u64, rounds: usize) -> Settings {
     println!("seed {seed}");
     Settings { rounds, seed, largest: LARGEST, in_containerd: false }
 }
@@ -113,4 +117,55 @@ fn stops_are_clean_whatever_runs_inside() {
 fn a_stop_with_much_time_is_clean_whatever_runs_inside() {
     let tally = stop::run(Way::Host, &settings(1), false, &[60], &mut say).unwrap();
     assert_nothing_failed(&tally);
+}
+
+mod today {
+    use super::*;
+
+    fn settings(rounds: usize) -> Settings {
+        with_seed(Random::seed_of_the_day(), rounds)
+    }
+
+    #[test]
+    fn kills() {
+        let tally = kill::run(Way::Host, &settings(7), &mut say).unwrap();
+        assert_nothing_failed(&tally);
+        assert!(tally.total().kept > 0, "{tally:?}");
+    }
+
+    #[test]
+    fn kills_of_a_host_that_is_not_pid_1() {
+        let tally = kill::run(Way::HostUnderInit, &settings(2), &mut say).unwrap();
+        assert_nothing_failed(&tally);
+    }
+
+    #[test]
+    fn power_cuts() {
+        let tally = power::run(Way::Host, &settings(4), &mut say).unwrap();
+        assert_nothing_failed(&tally);
+        assert!(tally.total().kept > 0, "{tally:?}");
+    }
+
+    #[test]
+    fn power_cuts_in_containerds_image_store() {
+        let settings = Settings { in_containerd: true, ..settings(2) };
+        let tally = power::run(Way::Host, &settings, &mut say).unwrap();
+        assert_nothing_failed(&tally);
+    }
+
+    #[test]
+    fn rows_of_postgres() {
+        let tally = rows::run(POSTGRES, &settings(1), &mut say).unwrap();
+        assert_nothing_failed(&tally);
+        let cuts = Scenario { faults: Faults::PowerCuts, ..POSTGRES };
+        let tally = rows::run(cuts, &settings(1), &mut say).unwrap();
+        assert_nothing_failed(&tally);
+        assert!(tally.total().kept > 0, "{tally:?}");
+    }
+
+    #[test]
+    fn stops() {
+        let tally = stop::run(Way::Host, &settings(1), false, &[3], &mut say).unwrap();
+        assert_nothing_failed(&tally);
+    }
 }

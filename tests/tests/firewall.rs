@@ -178,7 +178,6 @@ fn who_wants_no_rules_gets_none() {
         assert_eq!(finding(&host, "firewall")["found"], "not looked at");
         assert_eq!(host.alarms(), []);
     }
-    Host::options().env("DIND_FIREWALL", "both").refused(64, &["DIND_FIREWALL=both"]);
     let twice = Host::options().env("DIND_FIREWALL", "nft").arguments(["--iptables=false"]);
     twice.refused(64, &["DIND_FIREWALL=nft", "iptables"]);
 }

@@ -100,8 +100,12 @@ fn a_broken_daemon_json_is_refused() {
         (r#"{"containerd": "/x"}"#, "\"containerd\""),
         (r#"{"live-restore": true}"#, "\"live-restore\""),
     ];
+    let (first, cause) = table[0];
+    with_daemon_json(first).refused(64, &["/etc/docker/daemon.json", cause]);
+    let refusals = Host::options().refusals();
     for (text, cause) in table {
-        with_daemon_json(text).refused(64, &["/etc/docker/daemon.json", cause]);
+        refusals.container().put(&[("/etc/docker/daemon.json".into(), 0o644, text.into())]);
+        refusals.refuses(&[], &[], 64, &["/etc/docker/daemon.json", cause]);
     }
 }
 
@@ -130,12 +134,11 @@ fn options_that_would_clash_are_refused_by_name() {
         ("--version", "--version"),
         ("word", "word"),
     ];
+    let refusals = Host::options().refusals();
     for (line, named) in table {
-        Host::options().env("DOCKER_OPTS", line).refused(64, &["DOCKER_OPTS", named]);
+        refusals.refuses_setting(&format!("DOCKER_OPTS={line}"), &["DOCKER_OPTS", named]);
     }
     Host::options().arguments(["--live-restore"]).refused(64, &["--live-restore"]);
-    Host::options()
-        .env("LOCAL", "true")
-        .arguments(["-H", "tcp://0.0.0.0:4000"])
-        .refused(64, &["LOCAL", "tcp://0.0.0.0:4000"]);
+    let port = "tcp://0.0.0.0:4000";
+    refusals.refuses(&["env", "LOCAL=true"], &["-H", port], 64, &["LOCAL", port]);
 }

@@ -48,12 +48,17 @@ fn a_registry_with_a_certificate_of_a_private_authority() {
 
 #[test]
 fn what_is_no_certificate_is_refused() {
-    let with = |path: &str| Host::options().env("DIND_CA_CERTIFICATES", path);
-    with("ca.pem").refused(64, &["DIND_CA_CERTIFICATES=ca.pem is not an absolute path"]);
-    with("/nowhere/ca.pem").refused(64, &["DIND_CA_CERTIFICATES: cannot read /nowhere/ca.pem", "mount"]);
-    with(FOLDER).file("/etc/company/README", 0o644, "none here").refused(64, &[FOLDER, "no certificate"]);
-    let damaged = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
-    with(FOLDER).file("/etc/company/ca.crt", 0o644, damaged).refused(64, &["/etc/company/ca.crt", "damaged"]);
+    let refusals = Host::options().refusals();
+    let refuses = |path: &str, texts: &[&str]| {
+        let _ = refusals.refuses_setting(&format!("DIND_CA_CERTIFICATES={path}"), texts);
+    };
+    refuses("ca.pem", &["DIND_CA_CERTIFICATES=ca.pem is not an absolute path"]);
+    refuses("/nowhere/ca.pem", &["DIND_CA_CERTIFICATES: cannot read /nowhere/ca.pem", "mount"]);
+    let put = |path: &str, text: &str| refusals.container().put(&[(path.into(), 0o644, text.into())]);
+    put("/etc/company/README", "none here");
+    refuses(FOLDER, &[FOLDER, "no certificate"]);
+    put("/etc/company/ca.crt", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+    refuses(FOLDER, &["/etc/company/ca.crt", "damaged"]);
 }
 
 #[test]
@@ -116,12 +121,13 @@ fn a_mirror_stands_in_for_docker_hub() {
 
 #[test]
 fn values_that_dockerd_would_not_take_are_refused_by_name() {
+    let refusals = Host::options().refusals();
     for (variable, value, texts) in [
         ("DIND_REGISTRY_MIRRORS", "mirror.example", &["mirror.example", "https://"]),
         ("DIND_REGISTRY_MIRRORS", "https://me:secret@mirror.example", &["\"mirror.example\"", "user name"]),
         ("DIND_INSECURE_REGISTRIES", "http://r:5000", &["http://r:5000", "HOST:PORT"]),
     ] {
-        let ended = Host::options().env(variable, value).refused(64, texts);
+        let ended = refusals.refuses_setting(&format!("{variable}={value}"), texts);
         assert!(!ended.stderr.contains("secret"), "{ended}");
     }
 }

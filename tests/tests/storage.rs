@@ -243,16 +243,6 @@ fn plain_copies_can_be_asked_for() {
 }
 
 #[test]
-fn a_word_that_is_no_way_is_refused() {
-    for (name, value, text) in [
-        ("DIND_STORAGE", "aufs", "DIND_STORAGE=aufs is not a way to store images"),
-        ("DIND_STORAGE_SIZE", "much", "DIND_STORAGE_SIZE=much is not a size from 256M to 16T"),
-    ] {
-        let _ = Host::options().env(name, value).refused(64, &[text]);
-    }
-}
-
-#[test]
 fn a_way_that_does_not_work_is_refused() {
     let refused = |options: HostOptions, texts: &[&str]| {
         let _ = options.run(DATA_ROOT).refused(69, texts);

@@ -22,6 +22,12 @@ impl Random {
         since.map_or(1, |since| u64::from(since.subsec_micros()) + since.as_secs() % 1000 * 1_000_000)
     }
 
+    /// A seed that is the same all day long, by UTC.
+    pub fn seed_of_the_day() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(1, |since| since.as_secs() / 86_400)
+    }
+
     /// The next number.
     pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
