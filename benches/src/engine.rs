@@ -91,6 +91,12 @@ pub(crate) fn prepare() -> Result<()> {
     if docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]).is_err() {
         bail!("the image {IMAGE} is not there\n  help: ./quickstart --build builds it");
     }
+    let version = docker(&["run", "--rm", "--entrypoint", "dind-init", IMAGE, "--version"])?;
+    if version.contains("not optimized") {
+        bail!(
+            "the image {IMAGE} is one that ./check made for its tests, not optimized\n  help: ./quickstart --build-all"
+        );
+    }
     sweep_when_interrupted()?;
     sweep()
 }

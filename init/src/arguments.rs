@@ -229,7 +229,9 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Job, Fa
         Some("exec") => exec(words.get(1..).unwrap_or_default()),
         Some("--help" | "-h" | "help") => Ok(Job::Print(help())),
         Some("--version" | "-v" | "-V") => {
-            Ok(Job::Print(format!("dind-init {}\n", env!("CARGO_PKG_VERSION"))))
+            // `./check` makes images for its tests that nobody should measure.
+            let how = if cfg!(debug_assertions) { " (not optimized)" } else { "" };
+            Ok(Job::Print(format!("dind-init {}{how}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(client::ENTRYPOINT) => as_client(words.get(1..).unwrap_or_default()),
         // `--` says that a command follows, whatever it is called.

@@ -51,20 +51,26 @@ fn an_application_runs_and_its_output_is_the_hosts() {
 
 /// A service that ends after some time with a code.
 fn ending(name: &str, seconds: f32, code: u8, more: &str) -> String {
-    format!(
-        "  {name}:\n    build: box\n    command: [sh, -c, \"sleep {seconds}; echo bye; exit {code}\"]\n{more}"
-    )
+    ending_after(name, &format!("sleep {seconds}"), code, more)
+}
+
+/// A service that ends with a code once this line of shell is done.
+fn ending_after(name: &str, line: &str, code: u8, more: &str) -> String {
+    format!("  {name}:\n    build: box\n    command: [sh, -c, \"{line}; echo bye; exit {code}\"]\n{more}")
 }
 
 #[test]
 fn a_host_ends_with_the_first_code_that_is_not_0_in_the_order_of_ending() {
+    // The code of the one that ends first, and of the other; who that is, by name.
     for (first, second, expected) in
-        [((1.0, 0), (2.0, 0), 0), ((3.0, 4), (1.0, 3), 3), ((1.0, 0), (2.0, 7), 7)]
+        [(("a", 0), ("b", 0), 0), (("b", 3), ("a", 4), 3), (("a", 0), ("b", 7), 7)]
     {
+        let shared = "    volumes: ['shared:/shared']\n";
+        let then = "until [ -e /shared/ended ]; do sleep 0.1; done; sleep 1";
         let script = format!(
-            "services:\n{}{}",
-            ending("a", first.0, first.1, ""),
-            ending("b", second.0, second.1, "")
+            "services:\n{}{}volumes: {{shared: {{}}}}\n",
+            ending_after(first.0, "touch /shared/ended", first.1, shared),
+            ending_after(second.0, then, second.1, shared)
         );
         let host = Host::options().script(&script).create();
         let ended = host.run_to_its_end();

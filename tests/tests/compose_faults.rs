@@ -1,5 +1,7 @@
 //! Appliances when something goes wrong: programs that do not listen, processes that are killed, registries with passwords.
 
+use std::time::Duration;
+
 use dind_tests::{
     Call, Host, POLITE, REGISTRY, REGISTRY_PORT, Registry, STUBBORN, docker, until, until_equal,
 };
@@ -132,9 +134,24 @@ services:
 ";
     let host = Host::options().script(script).create();
     let name = host.name();
-    // Nobody reads for a while, and then everything: the engine below waits for the reader where it is told to block.
-    let read = format!("docker start -a {name} | (sleep 8; cat)");
-    let said = Call::new("bash").args(["-c", &read]).within(120).run().ok();
+    // Nobody reads until the application can write no more, and then everything: the engine below waits for the reader where it is
+    // told to block.
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let read = format!("docker start -a {name} | (until [ -e {} ]; do sleep 0.1; done; cat)", go.display());
+    let said = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| Call::new("bash").args(["-c", &read]).within(120).run().ok());
+        // How much it has written, by the kernel; that of a second ago.
+        let mut before = String::new();
+        until("the application to be held up by its reader, or to be done", 60, || {
+            let now = host.shell("grep wchar /proc/$(pgrep -x awk)/io 2>/dev/null || echo done").stdout;
+            let began = host.logs().contains(" talker-1: ");
+            std::thread::sleep(Duration::from_secs(1));
+            (began && std::mem::replace(&mut before, now.clone()) == now).then_some(())
+        });
+        std::fs::write(&go, "").unwrap();
+        reader.join().unwrap()
+    });
     let numbers: Vec<usize> =
         said.lines().filter_map(|line| line.split_once(" talker-1: ")?.1.trim().parse().ok()).collect();
     assert_eq!(numbers, (0..60_000).collect::<Vec<usize>>());

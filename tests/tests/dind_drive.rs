@@ -138,7 +138,8 @@ fn logs_and_programs_inside() {
     // Followed to the host's end.
     let followed = dind
         .shell(&format!(
-            "dind logs -f {name} > followed & sleep 1; dind stop {name}; wait; tail -n 1 followed"
+            "dind logs -f {name} > followed & until grep -q 'ready in' followed; do sleep 0.1; done; \
+             dind stop {name}; wait; tail -n 1 followed"
         ))
         .ok();
     assert!(followed.contains("dind-init"), "{followed}");

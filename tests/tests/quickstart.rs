@@ -26,7 +26,7 @@ fn it_ends_with_a_host_that_its_last_lines_reach_and_stop() {
     let run = || {
         let script = format!(
             "cd {} && exec env -i PATH=\"$PATH\" HOME=\"$HOME\" CARGO_HOME=\"${{CARGO_HOME:-$HOME/.cargo}}\" \
-             RUSTUP_HOME=\"${{RUSTUP_HOME:-$HOME/.rustup}}\" XDG_STATE_HOME={} ./quickstart",
+             RUSTUP_HOME=\"${{RUSTUP_HOME:-$HOME/.rustup}}\" XDG_STATE_HOME={} ${{DIND_TEST_PROFILE:+DIND_TEST_PROFILE=$DIND_TEST_PROFILE}} ./quickstart",
             folder.display(),
             state.path().display()
         );

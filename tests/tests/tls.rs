@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use dind_tests::{Authority, Client, Ended, Host, Line, until};
+use dind_tests::{Authority, Client, Ended, Host, Line, ask, questions, until};
 
 const VERSION: [&str; 3] = ["version", "--format", "{{.Server.Version}}"];
 
@@ -21,21 +21,17 @@ fn assert_refused(host: &Host, call: Ended, reason: &str) {
     });
 }
 
-#[test]
-fn a_client_without_a_certificate_is_refused() {
-    let host = Host::options().start();
+fn a_client_without_a_certificate_is_refused(host: &Host) {
     let client = host.client();
     std::fs::remove_file(client.certificates().join("cert.pem")).unwrap();
     std::fs::remove_file(client.certificates().join("key.pem")).unwrap();
     let ca = client.certificates().join("ca.pem");
     let refused = client.call().env_remove("DOCKER_CERT_PATH").env_remove("DOCKER_TLS_VERIFY");
     let refused = refused.args(["--tlsverify", "--tlscacert", ca.to_str().unwrap()]).args(VERSION).run();
-    assert_refused(&host, refused, "tls: client didn't provide a certificate");
+    assert_refused(host, refused, "tls: client didn't provide a certificate");
 }
 
-#[test]
-fn a_client_with_the_certificate_of_another_authority_is_refused() {
-    let host = Host::options().start();
+fn a_client_with_the_certificate_of_another_authority_is_refused(host: &Host) {
     let ours = host.client();
     ours.docker(VERSION).ok();
     let authority = std::fs::read_to_string(ours.certificates().join("ca.pem")).unwrap();
@@ -46,24 +42,20 @@ fn a_client_with_the_certificate_of_another_authority_is_refused() {
     ] {
         let stranger = Authority::new(name).client().folder(&authority);
         let stranger = Client::with_certificates(&format!("tcp://{}:2376", host.ip()), stranger);
-        assert_refused(&host, stranger.docker(VERSION), reason);
+        assert_refused(host, stranger.docker(VERSION), reason);
     }
 }
 
-#[test]
-fn a_server_certificate_does_not_open_the_door() {
-    let host = Host::options().start();
+fn a_server_certificate_does_not_open_the_door(host: &Host) {
     let client = host.client();
     for name in ["cert.pem", "key.pem"] {
         let server = host.exec(["cat", &format!("/certs/server/{name}")]).ok();
         std::fs::write(client.certificates().join(name), server).unwrap();
     }
-    assert_refused(&host, client.docker(VERSION), "x509: certificate specifies an incompatible key usage");
+    assert_refused(host, client.docker(VERSION), "x509: certificate specifies an incompatible key usage");
 }
 
-#[test]
-fn plain_words_on_the_tls_port_are_refused() {
-    let host = Host::options().start();
+fn plain_words_on_the_tls_port_are_refused(host: &Host) {
     let mut stream = TcpStream::connect((host.ip(), 2376)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n").unwrap();
@@ -83,14 +75,17 @@ fn a_published_port_is_reached_over_tls_at_127_0_0_1() {
     }
 }
 
-#[test]
-fn the_ready_line_prints_what_a_client_needs() {
-    let host = Host::options().start();
+fn the_ready_line_prints_what_a_client_needs(host: &Host) {
     let wanted =
-        format!("DOCKER_HOST=tcp://{}:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=/certs/client", host.ip());
+        format!("DOCKER_HOST=tcp://{}:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT#[test]
+fn only_clients_with_a_certificate_of_ours_get_in() {
+    ask(&Host::options().start(), questions![the_ready_line_prints_what_a_client_needs, a_client_without_a_certificate_is_refused, a_client_with_the_certificate_of_another_authority_is_refused, a_server_certificate_does_not_open_the_door, plain_words_on_the_tls_port_are_refused]);
+}
+
+_PATH=/certs/client", host.ip());
     let ready = |line: &&Line| line.service == "dind-init" && line.message.contains(&wanted);
     assert_eq!(host.log_lines().iter().filter(ready).count(), 1, "{}", host.logs());
-    let endpoint = &host.status()["endpoint"];
+    let endpoint = host.status()["endpoint"];
     assert_eq!(endpoint["docker_host"], format!("tcp://{}:2376", host.ip()));
     assert_eq!(endpoint["tls_verify"], true);
     assert_eq!(endpoint["cert_path"], "/certs/client");
