@@ -282,9 +282,9 @@ fn a_volume_keeps_the_data_warm_and_a_copy_does_not_spoil_it() {
         "the copy is gone"
     );
     // A host that is gone before its command cannot say which copy was its own.
-    let docker = "env -u DOCKER_HOST -u DOCKER_TLS_VERIFY -u DOCKER_CERT_PATH docker";
-    let hosts = format!("$({docker} ps -q --filter label={})", mine.label);
-    let script = format!("{docker} kill {hosts} >/dev/null; while [ \"{hosts}\" ]; do sleep 0.1; done");
+    let engine = "env -u DOCKER_HOST -u DOCKER_TLS_VERIFY -u DOCKER_CERT_PATH docker";
+    let hosts = format!("$({engine} ps -q --filter label={})", mine.label);
+    let script = format!("{engine} kill {hosts} >/dev/null; while [ \"{hosts}\" ]; do sleep 0.1; done");
     run(&["--from", volume.name()], &script);
     assert_eq!(docker(["volume", "ls", "-q", "--filter", "label=dind.copy-of"]).ok(), before);
     // In use: it could not be copied whole.

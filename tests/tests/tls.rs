@@ -21,6 +21,18 @@ fn assert_refused(host: &Host, call: Ended, reason: &str) {
     });
 }
 
+#[test]
+fn only_clients_with_a_certificate_of_ours_get_in() {
+    let questions = questions![
+        the_ready_line_prints_what_a_client_needs,
+        a_client_without_a_certificate_is_refused,
+        a_client_with_the_certificate_of_another_authority_is_refused,
+        a_server_certificate_does_not_open_the_door,
+        plain_words_on_the_tls_port_are_refused,
+    ];
+    ask(&Host::options().start(), questions);
+}
+
 fn a_client_without_a_certificate_is_refused(host: &Host) {
     let client = host.client();
     std::fs::remove_file(client.certificates().join("cert.pem")).unwrap();
@@ -77,15 +89,10 @@ fn a_published_port_is_reached_over_tls_at_127_0_0_1() {
 
 fn the_ready_line_prints_what_a_client_needs(host: &Host) {
     let wanted =
-        format!("DOCKER_HOST=tcp://{}:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT#[test]
-fn only_clients_with_a_certificate_of_ours_get_in() {
-    ask(&Host::options().start(), questions![the_ready_line_prints_what_a_client_needs, a_client_without_a_certificate_is_refused, a_client_with_the_certificate_of_another_authority_is_refused, a_server_certificate_does_not_open_the_door, plain_words_on_the_tls_port_are_refused]);
-}
-
-_PATH=/certs/client", host.ip());
+        format!("DOCKER_HOST=tcp://{}:2376 DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=/certs/client", host.ip());
     let ready = |line: &&Line| line.service == "dind-init" && line.message.contains(&wanted);
     assert_eq!(host.log_lines().iter().filter(ready).count(), 1, "{}", host.logs());
-    let endpoint = host.status()["endpoint"];
+    let endpoint = &host.status()["endpoint"];
     assert_eq!(endpoint["docker_host"], format!("tcp://{}:2376", host.ip()));
     assert_eq!(endpoint["tls_verify"], true);
     assert_eq!(endpoint["cert_path"], "/certs/client");
