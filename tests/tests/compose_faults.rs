@@ -48,11 +48,11 @@ services:
 fn who_looks_after_it_may_die_and_nothing_is_lost_or_done_twice() {
     let host = Host::options().script(COUNTING).start();
     for _ in 0..3 {
-        let pid = host.pid_of("compose").to_string();
-        host.exec(["sh", "-c", &format!("kill -9 {pid}")]).ok();
+        let pid = host.pid_of("compose");
+        host.shell(&format!("kill -9 {pid}")).ok();
         until("another to look after it", 20, || {
-            (host.service("compose")["state"] == "ready" && host.pid_of("compose").to_string() != pid)
-                .then_some(())
+            let service = host.service("compose");
+            (service["state"] == "ready" && service["pid"] != pid).then_some(())
         });
     }
     host.wait_for_line("counter-1", "line 399");
