@@ -1,6 +1,6 @@
 //! The short forms of the campaigns; `docs/campaigns.md` tells how to run the long ones.
 //!
-//! Each prints its seed, which nextest shows when the test fails. `./check` runs those in `today`, a third of the rounds, with the
+//! Each prints its seed, which nextest shows when the test fails. `./check` runs those in `today`, a quarter of the rounds, with the
 //! seed of the day: the same for everybody who looks for what it found, and tomorrow another. `./check --all` runs all of them.
 
 use dind_tests::campaign::rows::{self, Database, Faults, Scenario};
@@ -128,27 +128,27 @@ mod today {
 
     #[test]
     fn kills() {
-        let tally = kill::run(Way::Host, &settings(7), &mut say).unwrap();
+        let tally = kill::run(Way::Host, &settings(5), &mut say).unwrap();
         assert_nothing_failed(&tally);
         assert!(tally.total().kept > 0, "{tally:?}");
     }
 
     #[test]
     fn kills_of_a_host_that_is_not_pid_1() {
-        let tally = kill::run(Way::HostUnderInit, &settings(2), &mut say).unwrap();
+        let tally = kill::run(Way::HostUnderInit, &settings(1), &mut say).unwrap();
         assert_nothing_failed(&tally);
     }
 
     #[test]
     fn power_cuts() {
-        let tally = power::run(Way::Host, &settings(4), &mut say).unwrap();
+        let tally = power::run(Way::Host, &settings(3), &mut say).unwrap();
         assert_nothing_failed(&tally);
         assert!(tally.total().kept > 0, "{tally:?}");
     }
 
     #[test]
     fn power_cuts_in_containerds_image_store() {
-        let settings = Settings { in_containerd: true, ..settings(2) };
+        let settings = Settings { in_containerd: true, ..settings(1) };
         let tally = power::run(Way::Host, &settings, &mut say).unwrap();
         assert_nothing_failed(&tally);
     }
