@@ -123,7 +123,7 @@ mod today {
     use super::*;
 
     fn settings(rounds: usize) -> Settings {
-        with_seed(Random::seed_of_the_day(), rounds)
+        Settings { largest: 16 << 20, ..with_seed(Random::seed_of_the_day(), rounds) }
     }
 
     #[test]
