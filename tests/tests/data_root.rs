@@ -1,6 +1,6 @@
 //! The data root: kept across hosts, guarded against two of them, refused when it cannot be written.
 
-use dind_tests::{Host, Volume, docker, until};
+use dind_tests::{Host, Process, Volume, docker, until};
 
 /// An engine without a host: dockerd, with a containerd that it starts itself.
 const BARE: &str =
@@ -77,7 +77,10 @@ fn a_data_root_that_does_not_answer_is_waited_for_by_somebody_else() {
     assert!(host.logs().contains("stopped before it was up, because of SIGTERM"), "{}", host.logs());
     // One that answers in the end is used.
     docker(["start", host.name()]).ok();
-    until("the data root to hang", 30, || host.shell("pgrep fuse-overlayfs").code.filter(|code| *code == 0));
+    until("the data root to hang", 30, || {
+        let stopped = |it: &Process| it.name == "fuse-overlayfs" && it.state == 'T';
+        host.processes().iter().any(stopped).then_some(())
+    });
     host.shell("pkill -CONT fuse-overlayfs").ok();
     host.wait();
 }
