@@ -1,6 +1,6 @@
 //! What goes wrong under a host that runs: each fault is made to happen.
 
-use dind_tests::{Host, POLITE, docker, until};
+use dind_tests::{Host, Network, POLITE, docker, until};
 
 #[test]
 fn a_dockerd_that_hangs_is_noticed_and_started_again() {
@@ -86,13 +86,16 @@ fn a_host_that_may_not_make_processes_says_so_and_ends() {
 
 #[test]
 fn an_address_that_changed_gets_a_certificate_and_clients_keep_theirs() {
-    let host = Host::options().start();
+    // Where no other test takes or frees an address.
+    let network = Network::new(&[]);
+    let options = || Host::options().run(["--network", network.name()]);
+    let host = options().start();
     let client = host.client();
     client.docker(["version"]).ok();
     let before = host.ip();
     host.stop();
     // Somebody else takes the address meanwhile.
-    let other = Host::options().env("LOCAL", "true").start();
+    let other = options().env("LOCAL", "true").start();
     host.start();
     let after = host.ip();
     assert_eq!((other.ip(), before == after), (before.clone(), false), "the address has changed");
