@@ -140,6 +140,8 @@ fn a_second_signal_hurries_and_loses_nothing() {
 fn a_stop_right_after_the_start_is_clean() {
     let host = Host::options().create();
     docker(["start", host.name()]).ok();
+    // Docker says that it has started a container before its program runs, and a PID 1 that is not ours yet gets no signal.
+    until("dind-init to run", 20, || host.logs().contains("as PID 1").then_some(()));
     host.stop();
     host.assert_exited(0);
     host.start();
