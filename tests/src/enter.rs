@@ -11,10 +11,14 @@ use crate::host::Host;
 const NSENTER: &str = "/usr/bin/nsenter";
 
 impl Host {
-    /// A call of a program inside the host, as root and with the host's environment.
+    /// A call of a program inside the host, as root, in `/`, and with the environment of the host's container.
     ///
     /// It joins the host's namespaces, which costs a tenth of what `docker exec` does. Where that cannot be, because we are not
-    /// root or the engine is another machine's, it is `docker exec`. What is said of `docker exec` itself is tested with it.
+    /// root or the engine is another machine's, it is `docker exec`.
+    ///
+    /// Tests of `docker exec` call [`docker_exec`](Self::docker_exec), and so do those of what binds a container: a program that
+    /// joins namespaces is outside the container's control group (memory, processes, devices), and has this process's own
+    /// capabilities, seccomp profile and limits. A signal ends it without an exit code; of `docker exec` it is 128 and more.
     #[track_caller]
     pub fn call(&self, program: &str) -> Call {
         self.entered().unwrap_or_else(|| self.docker_exec()).arg(program)
@@ -48,15 +52,13 @@ impl Host {
     /// A call that goes into the namespaces of the host's PID 1.
     #[track_caller]
     fn entered(&self) -> Option<Call> {
+        if self.by_docker_exec {
+            return None;
+        }
         let pid = self.pid_here()?;
-        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let environment = String::from_utf8_lossy(&environment).into_owned();
-        let variables: Vec<(&str, &str)> =
-            environment.split_terminator('\0').filter_map(|pair| pair.split_once('=')).collect();
-        // A process has none in the moment in which it becomes another program.
-        variables.iter().find(|(name, _)| *name == "PATH")?;
+        let (_, environment) = self.container.get()?;
         let call = Call::new(NSENTER).args(["--target", &pid.to_string(), "--all", "--"]);
-        Some(call.only_env(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()))))
+        Some(call.only_env(environment.iter().cloned()).env("HOME", "/root"))
     }
 
     /// The pid of the host's PID 1, if it is a process of this machine that we may join.
@@ -66,15 +68,19 @@ impl Host {
             return None;
         }
         let known = self.pid.load(Ordering::Relaxed);
-        if self.id.get().is_some_and(|id| is_of(known, id)) {
+        if self.container.get().is_some_and(|(id, _)| is_of(known, id)) {
             return Some(known);
         }
-        let asked =
-            Call::new("docker").args(["inspect", "--format", "{{.Id}} {{.State.Pid}}", self.name()]).run();
-        let (id, pid) = asked.stdout.trim_end().split_once(' ')?;
-        let pid = pid.parse().ok()?;
+        let format = "{{.Id}} {{.State.Pid}} {{json .Config.Env}}";
+        let found = Call::new("docker").args(["inspect", "--format", format, self.name()]).run().stdout;
+        let mut words = found.trim_end().splitn(3, ' ');
+        let (id, pid, environment) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+        let environment: Vec<String> = serde_json::from_str(environment).ok()?;
+        let pairs = environment.iter().filter_map(|pair| pair.split_once('='));
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.pid.store(pid, Ordering::Relaxed);
-        is_of(pid, self.id.get_or_init(|| id.to_owned())).then_some(pid)
+        let (id, _) = self.container.get_or_init(|| (id.to_owned(), pairs));
+        is_of(pid, id).then_some(pid)
     }
 }
 

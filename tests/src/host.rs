@@ -16,10 +16,12 @@ use crate::wait::patience;
 #[derive(Debug)]
 pub struct Host {
     name: String,
-    /// The container's id, once it was asked for.
-    pub(crate) id: OnceLock<String>,
-    /// The pid of its PID 1 on this machine, as it was when last asked for; 0 before.
+    /// The container's id and environment, once they are known.
+    pub(crate) container: OnceLock<(String, Vec<(String, String)>)>,
+    /// The pid of its PID 1 on this machine, as it was when last looked up; 0 before.
     pub(crate) pid: AtomicU32,
+    /// Whether programs run in it by `docker exec` alone.
+    pub(crate) by_docker_exec: bool,
 }
 
 impl Host {
@@ -29,12 +31,19 @@ impl Host {
     }
 
     pub(crate) fn new(name: String) -> Self {
-        Self { name, id: OnceLock::new(), pid: AtomicU32::new(0) }
+        Self { name, container: OnceLock::new(), pid: AtomicU32::new(0), by_docker_exec: false }
     }
 
     /// One that somebody else has made; it is removed at the end of the test all the same.
     pub fn named(name: &str) -> Self {
         Self::new(name.to_owned())
+    }
+
+    /// The same, where every program runs by `docker exec`, with what the container may do and no more.
+    #[must_use]
+    pub fn by_docker_exec(mut self) -> Self {
+        self.by_docker_exec = true;
+        self
     }
 
     /// The container's name.

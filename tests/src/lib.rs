@@ -2,7 +2,7 @@
 //!
 //! * Every command and every wait has a deadline, and says what it was about when the deadline passes.
 //! * Everything a test makes carries the label [`LABEL`] and is removed by a guard, even when the test fails.
-//!   What a killed test process leaves behind, the next one sweeps away.
+//!   What a killed test process leaves behind, the next run sweeps away.
 //! * A missing engine, image, busybox or registry fails the test with the command that brings it. Nothing is ever skipped, but
 //!   for tests that need another machine: they name the command that brings one.
 

@@ -33,9 +33,12 @@ fn status_says_how_the_host_is() {
 fn wait_gives_up_when_its_time_is_over() {
     let host = Host::options().file("/usr/sbin/dockerd", 0o755, "#!/bin/sh\nexec sleep 1000\n").create();
     docker(["start", host.name()]).ok();
+    until("the host to answer", 20, || {
+        host.exec(["dind-init", "status"]).stdout.contains("starting").then_some(())
+    });
     let ended = host.exec(["dind-init", "wait", "--timeout", "2"]);
     let ended = ended.exits(124).says(&["dind-init: ", "dockerd", "\n  help: "]);
-    assert!(ended.stderr.contains('2'), "{ended}");
+    assert!(ended.stderr.contains("not ready after 2 s"), "{ended}");
     host.exec(["dind-init", "health"]).fails();
     assert_eq!(host.status()["phase"], "starting");
     host.stop();

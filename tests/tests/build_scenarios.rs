@@ -28,7 +28,7 @@ fn workstation(network: &Network, host: &Host) -> Host {
         let pem = host.exec(["cat", &format!("/certs/client/{file}")]).ok() + "\n";
         options = options.file(&format!("/certificates/{file}"), 0o600, pem);
     }
-    let machine = options.create();
+    let machine = options.create().by_docker_exec();
     dind_tests::docker(["start", machine.name()]).ok();
     machine
 }

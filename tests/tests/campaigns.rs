@@ -1,7 +1,8 @@
 //! The short forms of the campaigns; `docs/campaigns.md` tells how to run the long ones.
 //!
-//! Each prints its seed, which nextest shows when the test fails. `./check` runs those in `today`, a quarter of the rounds, with the
-//! seed of the day: the same for everybody who looks for what it found, and tomorrow another. `./check --all` runs all of them.
+//! Each prints its seed, which nextest shows when the test fails. `./check` runs the kills, power cuts and
+//! rows in `today`: a fifth of the rounds, of smaller images, with the seed of the day, which is the same for everybody who looks
+//! for what it found, and another one tomorrow. `./check --all` runs everything.
 
 use dind_tests::campaign::rows::{self, Database, Faults, Scenario};
 use dind_tests::campaign::{Random, Settings, Tally, Way, draw, kill, power, stop};
@@ -137,6 +138,7 @@ mod today {
     fn kills_of_a_host_that_is_not_pid_1() {
         let tally = kill::run(Way::HostUnderInit, &settings(1), &mut say).unwrap();
         assert_nothing_failed(&tally);
+        assert!(tally.total().acknowledged > 0, "{tally:?}");
     }
 
     #[test]
@@ -151,12 +153,14 @@ mod today {
         let settings = Settings { in_containerd: true, ..settings(1) };
         let tally = power::run(Way::Host, &settings, &mut say).unwrap();
         assert_nothing_failed(&tally);
+        assert!(tally.total().acknowledged > 0, "{tally:?}");
     }
 
     #[test]
     fn rows_of_postgres() {
         let tally = rows::run(POSTGRES, &settings(1), &mut say).unwrap();
         assert_nothing_failed(&tally);
+        assert!(tally.total().kept > 0, "{tally:?}");
         let cuts = Scenario { faults: Faults::PowerCuts, ..POSTGRES };
         let tally = rows::run(cuts, &settings(1), &mut say).unwrap();
         assert_nothing_failed(&tally);

@@ -1,7 +1,5 @@
 //! Command mode: `docker run IMAGE COMMAND` is a command on a live Docker host.
 
-use std::path::Path;
-
 use dind_tests::{Call, Ended, Host, HostOptions, Terminal, Volume, busybox, docker, until};
 
 /// A host for a command of a shell.
@@ -202,10 +200,10 @@ fn a_host_that_fails_under_its_command_says_so() {
 
 #[test]
 fn under_another_init_it_is_the_same() {
-    let line = "cat /proc/1/comm; docker info -f '{{.Driver}}'; (setsid sh -c 'sleep 0.1' &); sleep 0.5;
-        cat /proc/[0-9]*/stat | grep -c ' Z ' ; exit 5";
+    let line = "cat /proc/1/comm; docker info -f '{{.Driver}}'; (setsid sh -c 'sleep 0.1' &);
+        while pgrep -x sleep || cat /proc/[0-9]*/stat | grep -q ' Z '; do sleep 0.1; done >/dev/null; exit 5";
     let ended = run(sh(line).run(["--init"])).exits(5);
-    assert_eq!(ended.stdout, "docker-init\noverlay2\n0\n");
+    assert_eq!(ended.stdout, "docker-init\noverlay2\n");
 }
 
 #[test]
@@ -292,5 +290,4 @@ fn a_shell_on_a_terminal_ends_with_its_host() {
     host.stop();
     shell.ends();
     host.assert_exited(129);
-    assert!(Path::new("/proc/self").exists());
 }

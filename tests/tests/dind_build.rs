@@ -1,6 +1,11 @@
 //! `dind build`, from a folder with nothing in it.
 
-use dind_tests::{BuiltImage, Dind, docker};
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use dind_tests::{BuiltImage, Dind, docker, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Removes the images of a test.
 struct Images(Vec<String>);
@@ -41,12 +46,18 @@ fn an_image_is_built_from_anywhere_and_its_hosts_start() {
     let common = common.into_iter().find(|name| docker(["image", "inspect", name]).code == Some(0));
     let dockerfile = format!("FROM {}\nLABEL dind.test.base=cut-off\n", common.expect("it was built on one"));
     let base = BuiltImage::new(&dockerfile, &[]);
-    for moment in ["0.1", "0.3", "0.5"] {
-        let script = format!(
-            "timeout --preserve-status -s INT {moment} \"$DIND\" build -q --no-cache --base {} --tag {tag}",
-            base.name()
-        );
-        dind.shell(&script).exits(130).says(&["what it had made is removed"]);
+    for _ in 0..3 {
+        let build = ["build", "-q", "--no-cache", "--base", base.name(), "--tag", &tag];
+        let mut command = Command::new(Dind::program());
+        command.args(build).current_dir(dind.home()).envs(dind.environment()).env_remove("DOCKER_HOST");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let step = ["ps", "-q", "--filter", &format!("ancestor={}", base.name())];
+        until("a step of the build to run", 60, || (!docker(step).ok().is_empty()).then_some(()));
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+        assert!(said.contains("what it had made is removed"), "{said}");
         assert!(id().contains(&built), "{} is not {built}", id());
     }
     let mut words = vec!["run".to_owned(), "-q".to_owned()];

@@ -142,7 +142,7 @@ fn logs_and_programs_inside() {
              dind stop {name}; wait; tail -n 1 followed"
         ))
         .ok();
-    assert!(followed.contains("dind-init"), "{followed}");
+    assert!(followed.contains("dind-init: stopped, exit code 0"), "{followed}");
     dind.run(["exec", name, "true"]).exits(1).says(&["does not run", "dind start"]);
     dind.run(["start", name]).ok();
     assert_eq!(

@@ -385,7 +385,8 @@ fn the_kubernetes_example_runs_and_ends_in_order() {
     let probe = &sidecar["startupProbe"];
     let command = words(&probe["exec"]["command"]);
     let tries = probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap();
-    until_equal("the startup probe to succeed", tries, Some(0), || host.exec(&command).code);
+    let probe = || host.docker_exec().args(&command).run().code;
+    until_equal("the startup probe to succeed", tries, Some(0), probe);
     assert_eq!(host.listening_ports(), [2376]);
 
     let groups = pod["securityContext"]["supplementalGroups"].as_array().unwrap();

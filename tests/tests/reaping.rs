@@ -42,7 +42,8 @@ fn orphans_of_an_exec_are_reaped() {
     for init in [false, true] {
         let host = under_init(init);
         for _ in 0..5 {
-            host.shell("for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.3 &) & done").ok();
+            let daemons = "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.3 &) & done";
+            host.docker_exec().args(["sh", "-c", daemons]).run().ok();
         }
         assert_only_the_host_is_left(&host, init);
     }

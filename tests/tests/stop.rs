@@ -170,9 +170,10 @@ fn a_client_that_stays_does_not_spoil_the_stop() {
     let host = Host::options().env("DIND_STOP_TIMEOUT", "6").start();
     host.load_busybox();
     host.run_nested("stubborn", &["--stop-timeout", "60"], STUBBORN);
-    docker(["exec", "-d", host.name(), "docker", "events"]).ok();
+    docker(["exec", "-d", host.name(), "sh", "-c", "docker events >/heard"]).ok();
     until("a client that listens", 10, || {
-        (host.shell("pgrep -fx 'docker events'").code == Some(0)).then_some(())
+        host.docker(["tag", "busybox", "busybox"]).ok();
+        (host.shell("grep -q ' tag ' /heard").code == Some(0)).then_some(())
     });
     host.stop_within(6);
     host.assert_exited(0);

@@ -4,8 +4,9 @@
 use dind_tests::{Host, POLITE, Volume, until};
 use serde_json::Value;
 
-/// What stands for the loss of everything that was written, where nothing was synced: the layers' files are empty.
-const LOSE: &str = "find /var/lib/docker/overlay2/*/diff -name busybox -exec truncate -s 0 {} +";
+/// What stands for the loss of everything that was written since the last sync: the list of what is on disk is gone, and the
+/// layers' files are empty.
+const LOSE: &str = "rm /var/lib/docker/dind.synced && find /var/lib/docker/overlay2/*/diff -name busybox -exec truncate -s 0 {} +";
 
 /// Waits for a sync that began after this one.
 fn wait_for_sync_after(host: &Host, before: &Value) -> Value {
@@ -59,8 +60,7 @@ fn without_syncs_there_is_only_the_one_at_the_stop() {
 
 #[test]
 fn a_damaged_image_is_set_aside_by_name_and_comes_back_whole() {
-    // No sync says of the damage that it is on the disk as it should be.
-    let host = Host::options().env("DIND_SYNC", "off").start();
+    let host = Host::options().start();
     host.load_busybox();
     host.build("app:1", "FROM busybox\nRUN echo whole > /app\n");
     host.run_nested("worker", &["--restart", "always"], POLITE);
@@ -73,6 +73,10 @@ fn a_damaged_image_is_set_aside_by_name_and_comes_back_whole() {
     assert!(host.logs().contains(" layers are younger than the last sync"), "{}", host.logs());
     assert!(!host.logs().contains("set aside"), "nothing was damaged by a kill alone: {}", host.logs());
 
+    // No sync may write the list anew: the last one has begun after the last that is acknowledged.
+    let now = host.shell("date -u +%FT%T.%NZ").ok();
+    host.docker(["tag", "busybox", "busybox"]).ok();
+    wait_for_sync_after(&host, &Value::String(now));
     host.shell(LOSE).ok();
     let verified = host.exec(["dind-init", "verify"]).exits(70).stdout;
     assert!(verified.contains("app:1") && verified.contains("busybox: has 0 bytes instead of"), "{verified}");

@@ -11,10 +11,11 @@ const VERSION: [&str; 3] = ["version", "--format", "{{.Server.Version}}"];
 /// Asserts that a call was refused, and that dockerd says this reason. The client may not have heard it: the door is
 /// closed while it still speaks, and a reset can overtake the alert.
 #[track_caller]
-fn assert_refused(host: &Host, call: Ended, reason: &str) {
-    call.fails();
+fn assert_refused(host: &Host, call: impl FnOnce() -> Ended, reason: &str) {
+    let before = host.log_lines().len();
+    call().fails();
     until("dockerd to say why it refused a client", 10, || {
-        let lines = host.log_lines();
+        let lines = host.log_lines().split_off(before);
         let said =
             |line: &&Line| line.message.contains("TLS handshake error") && line.message.contains(reason);
         lines.iter().find(said).map(|_| ())
@@ -39,8 +40,8 @@ fn a_client_without_a_certificate_is_refused(host: &Host) {
     std::fs::remove_file(client.certificates().join("key.pem")).unwrap();
     let ca = client.certificates().join("ca.pem");
     let refused = client.call().env_remove("DOCKER_CERT_PATH").env_remove("DOCKER_TLS_VERIFY");
-    let refused = refused.args(["--tlsverify", "--tlscacert", ca.to_str().unwrap()]).args(VERSION).run();
-    assert_refused(host, refused, "tls: client didn't provide a certificate");
+    let refused = refused.args(["--tlsverify", "--tlscacert", ca.to_str().unwrap()]).args(VERSION);
+    assert_refused(host, || refused.run(), "tls: client didn't provide a certificate");
 }
 
 fn a_client_with_the_certificate_of_another_authority_is_refused(host: &Host) {
@@ -54,7 +55,7 @@ fn a_client_with_the_certificate_of_another_authority_is_refused(host: &Host) {
     ] {
         let stranger = Authority::new(name).client().folder(&authority);
         let stranger = Client::with_certificates(&format!("tcp://{}:2376", host.ip()), stranger);
-        assert_refused(host, stranger.docker(VERSION), reason);
+        assert_refused(host, || stranger.docker(VERSION), reason);
     }
 }
 
@@ -64,7 +65,7 @@ fn a_server_certificate_does_not_open_the_door(host: &Host) {
         let server = host.exec(["cat", &format!("/certs/server/{name}")]).ok();
         std::fs::write(client.certificates().join(name), server).unwrap();
     }
-    assert_refused(host, client.docker(VERSION), "x509: certificate specifies an incompatible key usage");
+    assert_refused(host, || client.docker(VERSION), "x509: certificate specifies an incompatible key usage");
 }
 
 fn plain_words_on_the_tls_port_are_refused(host: &Host) {
