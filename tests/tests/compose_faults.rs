@@ -1,7 +1,5 @@
 //! Appliances when something goes wrong: programs that do not listen, processes that are killed, registries with passwords.
 
-use std::time::Duration;
-
 use dind_tests::{
     Call, Host, POLITE, REGISTRY, REGISTRY_PORT, Registry, STUBBORN, docker, until, until_equal,
 };
@@ -141,13 +139,15 @@ services:
     let read = format!("docker start -a {name} | (until [ -e {} ]; do sleep 0.1; done; cat)", go.display());
     let said = std::thread::scope(|scope| {
         let reader = scope.spawn(|| Call::new("bash").args(["-c", &read]).within(120).run().ok());
-        // How much it has written, by the kernel; that of a second ago.
-        let mut before = String::new();
+        // Looked for before the application begins: the engine may not answer for a container whose reader does not read.
+        until("the host to run", 20, || (host.shell("true").code == Some(0)).then_some(()));
+        // How much of it the engine in the host has: the same at ten looks, a tenth of a second apart.
+        let (mut before, mut same) = (String::new(), 0);
         until("the application to be held up by its reader, or to be done", 60, || {
-            let now = host.shell("grep wchar /proc/$(pgrep -x awk)/io 2>/dev/null || echo done").stdout;
-            let began = host.logs().contains(" talker-1: ");
-            std::thread::sleep(Duration::from_secs(1));
-            (began && std::mem::replace(&mut before, now.clone()) == now).then_some(())
+            let now = host.shell("cat /var/lib/docker/containers/*/*-json.log | wc -c").stdout;
+            same = if now == before && now.trim() != "0" { same + 1 } else { 0 };
+            before = now;
+            (same == 10).then_some(())
         });
         std::fs::write(&go, "").unwrap();
         reader.join().unwrap()
