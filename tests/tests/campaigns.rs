@@ -29,18 +29,23 @@ fn assert_nothing_failed(tally: &Tally) {
     assert_eq!(tally.failures(), [""; 0], "{:#?}", tally.notes);
 }
 
+/// The same, and something was there to be kept.
+#[track_caller]
+fn assert_kept(tally: &Tally) {
+    assert_nothing_failed(tally);
+    assert!(tally.total().kept > 0, "{tally:?}");
+}
+
 #[test]
 fn what_was_acknowledged_survives_kills() {
     let tally = kill::run(Way::Host, &settings(20), &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
 }
 
 #[test]
 fn what_was_acknowledged_survives_kills_of_a_host_that_is_not_pid_1() {
     let tally = kill::run(Way::HostUnderInit, &settings(6), &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
 }
 
 /// The images of a store are there after each kill, and what was built, loaded and committed on their layers.
@@ -49,16 +54,14 @@ fn a_sealed_appliance_survives_kills_and_power_cuts() {
     let tally = kill::run(Way::Sealed, &settings(5), &mut say).unwrap();
     assert_nothing_failed(&tally);
     let tally = power::run(Way::Sealed, &settings(3), &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
 }
 
 /// What a sync has covered is there after a power cut, and nothing that is listed is damaged.
 #[test]
 fn what_was_synced_survives_power_cuts() {
     let tally = power::run(Way::Host, &settings(10), &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
 }
 
 /// The same in containerd's image store, of which engine 26.1 tells nobody that BuildKit has built something.
@@ -66,8 +69,7 @@ fn what_was_synced_survives_power_cuts() {
 fn what_was_synced_survives_power_cuts_in_containerds_image_store() {
     let settings = Settings { in_containerd: true, ..settings(6) };
     let tally = power::run(Way::Host, &settings, &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
 }
 
 /// Where nothing was synced, things may be gone after a power cut; what is listed is whole all the same.
@@ -84,12 +86,10 @@ const POSTGRES: Scenario =
 #[test]
 fn rows_that_postgres_has_committed_survive_kills_and_power_cuts() {
     let tally = rows::run(POSTGRES, &settings(4), &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
     let cuts = Scenario { faults: Faults::PowerCuts, ..POSTGRES };
     let tally = rows::run(cuts, &settings(3), &mut say).unwrap();
-    assert_nothing_failed(&tally);
-    assert!(tally.total().kept > 0, "{tally:?}");
+    assert_kept(&tally);
 }
 
 /// The control: where the database answers before it syncs, a power cut loses rows, and the campaign sees it.
@@ -130,8 +130,7 @@ mod today {
     #[test]
     fn kills() {
         let tally = kill::run(Way::Host, &settings(5), &mut say).unwrap();
-        assert_nothing_failed(&tally);
-        assert!(tally.total().kept > 0, "{tally:?}");
+        assert_kept(&tally);
     }
 
     #[test]
@@ -144,8 +143,7 @@ mod today {
     #[test]
     fn power_cuts() {
         let tally = power::run(Way::Host, &settings(3), &mut say).unwrap();
-        assert_nothing_failed(&tally);
-        assert!(tally.total().kept > 0, "{tally:?}");
+        assert_kept(&tally);
     }
 
     #[test]
@@ -159,12 +157,10 @@ mod today {
     #[test]
     fn rows_of_postgres() {
         let tally = rows::run(POSTGRES, &settings(1), &mut say).unwrap();
-        assert_nothing_failed(&tally);
-        assert!(tally.total().kept > 0, "{tally:?}");
+        assert_kept(&tally);
         let cuts = Scenario { faults: Faults::PowerCuts, ..POSTGRES };
         let tally = rows::run(cuts, &settings(1), &mut say).unwrap();
-        assert_nothing_failed(&tally);
-        assert!(tally.total().kept > 0, "{tally:?}");
+        assert_kept(&tally);
     }
 
     #[test]
