@@ -1,6 +1,8 @@
 //! The command `dind`, as a user has it: one file, called from a folder that has nothing to do with this one.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -8,6 +10,10 @@ use crate::command::{Call, Ended};
 use crate::engine;
 use crate::host::Host;
 use crate::options::image;
+
+/// What a developer's own shell may have set.
+const FOREIGN: [&str; 5] =
+    ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "SHELL"];
 
 /// The command, with a home of its own.
 #[derive(Debug)]
@@ -112,11 +118,17 @@ impl Dind {
         engine::unique_name()
     }
 
+    /// The same, for who starts it and goes on.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(Self::program());
+        command.args(args).current_dir(self.home());
+        FOREIGN.iter().fold(&mut command, |command, name| command.env_remove(name)).envs(self.environment());
+        command
+    }
+
     /// Another program's call, with this home and in it.
     pub fn dress(&self, call: Call) -> Call {
-        let call = ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "SHELL"]
-            .into_iter()
-            .fold(call, Call::env_remove);
+        let call = FOREIGN.into_iter().fold(call, Call::env_remove);
         self.environment()
             .into_iter()
             .fold(call, |call, (name, value)| call.env(name, value))

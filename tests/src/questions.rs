@@ -25,5 +25,5 @@ pub fn ask(host: &Host, questions: &[Question]) {
 /// Functions with their names, for [`ask`].
 #[macro_export]
 macro_rules! questions {
-    ($($question:ident),+ $(,)?) => { &[$((stringify!($question), $question as fn(&$crate::Host))),+] };
+    ($($question:path),+ $(,)?) => { &[$((stringify!($question), $question as fn(&$crate::Host))),+] };
 }

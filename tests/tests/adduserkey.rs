@@ -267,14 +267,12 @@ fn users_that_are_there_already_become_users_of_docker() {
     );
 }
 
-#[test]
-fn an_image_without_sshd_names_the_one_to_use() {
+pub(crate) fn an_image_without_sshd_names_the_one_to_use(host: &Host) {
     let client = SshClient::new();
-    let host = Host::options().start();
-    let _ = adduserkey(&host, &["derek", &client.key()]).exits(69).says(&["no sshd", "dind-debian-ssh"]);
+    let _ = adduserkey(host, &["derek", &client.key()]).exits(69).says(&["no sshd", "dind-debian-ssh"]);
     assert_eq!(host.shell("id derek").code, Some(1));
     assert_eq!(host.listening_ports(), [2376]);
-    let help = adduserkey(&host, &["--help"]).ok();
+    let help = adduserkey(host, &["--help"]).ok();
     for text in ["adduserkey USER KEY", "--remove USER KEY", "--list [USER]", "nothing is changed"] {
         assert!(help.contains(text), "{help}");
     }

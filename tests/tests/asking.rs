@@ -3,18 +3,14 @@
 use dind_tests::{Host, STUBBORN, docker, image, until};
 use serde_json::Value;
 
-#[test]
-fn docker_shows_the_host_healthy() {
-    let host = Host::options().start();
+pub(crate) fn docker_shows_the_host_healthy(host: &Host) {
     until("Docker to show the host healthy", 30, || {
         (host.inspect("{{.State.Health.Status}}") == "healthy").then_some(())
     });
     host.exec(["dind-init", "health"]).ok();
 }
 
-#[test]
-fn status_says_how_the_host_is() {
-    let host = Host::options().start();
+pub(crate) fn status_says_how_the_host_is(host: &Host) {
     let status = host.status();
     assert_eq!(status["phase"], "ready");
     assert_eq!(status["warnings"], Value::Array(Vec::new()));

@@ -155,9 +155,7 @@ fn a_capability_that_a_container_asks_for_is_given_to_the_host_first() {
 }
 
 /// `/proc/sys` arrives read-only and is made writable; the rest of what Docker masks is in nobody's way.
-#[test]
-fn the_paths_that_docker_masks_may_stay_masked() {
-    let host = Host::options().start();
+pub(crate) fn the_paths_that_docker_masks_may_stay_masked(host: &Host) {
     host.load_busybox();
     assert!(
         host.shell("grep -c ' /proc/keys ' /proc/self/mountinfo").code == Some(0),

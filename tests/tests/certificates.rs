@@ -24,9 +24,7 @@ fn folders(host: &Host) -> BTreeMap<String, String> {
     names.into_iter().map(|name| (name.to_owned(), read(name))).collect()
 }
 
-#[test]
-fn keys_are_private_and_that_of_the_client_belongs_to_group_2376() {
-    let host = Host::options().start();
+pub(crate) fn keys_are_private_and_that_of_the_client_belongs_to_group_2376(host: &Host) {
     let listing = host.shell("cd /certs && find . -printf '%m %U:%G %P\n' | sort -k3").ok();
     let wanted = [
         "755 0:0 ",

@@ -11,11 +11,8 @@ use nix::unistd::Pid;
 fn the_same_application_makes_the_same_image_and_versions_share_their_layers() {
     let web = local_image("RUN echo one >/version");
     let archived = local_image("RUN echo archived >/what");
-    let archive = Call::new("docker").args(["save", archived.name()]).run();
     let baking = Baking::new();
     let file = baking.dind.home().join("image.tar");
-    docker(["save", "-o", &file.display().to_string(), archived.name()]).ok();
-    drop(archive);
     let other = format!("{}-archived", archived.name());
     docker(["tag", archived.name(), &other]).ok();
     docker(["save", "-o", &file.display().to_string(), &other]).ok();
@@ -207,16 +204,8 @@ fn ctrl_c_in_the_middle_leaves_nothing_but_the_cache() {
     baking.write("docker-compose.yml", "services:\n  web:\n    build: web\n");
     baking.write("web/Dockerfile", format!("FROM {}\nRUN sleep 100\n", web.name()));
     let tag = Dind::name();
-    let mut command = std::process::Command::new(Dind::program());
-    command
-        .args(["bake", "-q", "shop/docker-compose.yml", "-t", &tag, "--cache", baking.cache()])
-        .args(Dind::options());
-    command
-        .current_dir(baking.dind.home())
-        .envs(baking.dind.environment())
-        .env_remove("DOCKER_HOST")
-        .process_group(0);
-    let mut child = command.spawn().unwrap();
+    let words = ["bake", "-q", "shop/docker-compose.yml", "-t", &tag, "--cache", baking.cache()];
+    let mut child = baking.dind.command(words).args(Dind::options()).process_group(0).spawn().unwrap();
     let builds = || docker(["top", baking.cache()]).stdout.contains("sleep 100").then_some(());
     until("the build to run", 60, builds);
     killpg(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();

@@ -1,7 +1,7 @@
 //! `dind build`, from a folder with nothing in it.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use dind_tests::{BuiltImage, Dind, docker, until};
 use nix::sys::signal::{Signal, kill};
@@ -48,9 +48,7 @@ fn an_image_is_built_from_anywhere_and_its_hosts_start() {
     let base = BuiltImage::new(&dockerfile, &[]);
     for _ in 0..3 {
         let build = ["build", "-q", "--no-cache", "--base", base.name(), "--tag", &tag];
-        let mut command = Command::new(Dind::program());
-        command.args(build).current_dir(dind.home()).envs(dind.environment()).env_remove("DOCKER_HOST");
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = dind.command(build).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let step = ["ps", "-q", "--filter", &format!("ancestor={}", base.name())];
         until("a step of the build to run", 60, || (!docker(step).ok().is_empty()).then_some(()));
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();

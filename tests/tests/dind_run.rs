@@ -1,7 +1,7 @@
 //! `dind run`: a host for one command.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use dind_tests::shelf::{archive, local_name};
 use dind_tests::{Dind, Host, Terminal, Volume, docker, until};
@@ -44,13 +44,13 @@ impl Mine {
     /// Starts it without waiting, with its output in a file of its home.
     fn spawn(&self, options: &[&str], command: &[&str]) -> Child {
         let out = std::fs::File::create(self.dind.home().join("out")).unwrap();
-        let mut run = Command::new(Dind::program());
-        run.args(self.words(options, command)).envs(self.dind.environment()).current_dir(self.dind.home());
-        run.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).process_group(0);
-        for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"] {
-            run.env_remove(name);
-        }
-        run.spawn().unwrap()
+        let mut run = self.dind.command(self.words(options, command));
+        run.stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .process_group(0)
+            .spawn()
+            .unwrap()
     }
 
     fn out(&self) -> String {

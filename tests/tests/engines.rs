@@ -39,9 +39,7 @@ fn containerds_image_store_serves_and_survives_a_kill() {
 }
 
 /// Clients and libraries that are older than the engine name the version of the API that they were written for.
-#[test]
-fn the_oldest_version_of_the_api_that_the_engine_has_is_answered() {
-    let host = Host::options().start();
+pub(crate) fn the_oldest_version_of_the_api_that_the_engine_has_is_answered(host: &Host) {
     let version = host.docker(["version", "-f", "{{json .Server}}"]).ok();
     let version: Value = serde_json::from_str(&version).unwrap();
     let oldest = version["MinAPIVersion"].as_str().unwrap();

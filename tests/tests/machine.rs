@@ -13,9 +13,7 @@ fn a_missing_program_is_named() {
     }
 }
 
-#[test]
-fn a_port_already_taken_is_named() {
-    let first = Host::options().start();
+pub(crate) fn a_port_already_taken_is_named(first: &Host) {
     let same_network = |options: HostOptions| options.run([&format!("--network=container:{}", first.name())]);
     same_network(Host::options()).refused(69, &["2376"]);
     first.load_busybox();
@@ -62,9 +60,7 @@ fn a_run_folder_of_somebody_else_is_left_alone() {
     assert_untouched(&theirs[..3]);
 }
 
-#[test]
-fn a_second_host_in_the_same_place_is_refused_and_harms_nothing() {
-    let host = Host::options().start();
+pub(crate) fn a_second_host_in_the_same_place_is_refused_and_harms_nothing(host: &Host) {
     host.load_busybox();
     host.exec(["dind-init"]).exits(69).says(&["an engine runs here already", "\n  help: "]);
     let flush = ["dind-init", "helper", "flush", "/var/lib/docker", "/var/lib/docker", "--clean"];

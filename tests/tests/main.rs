@@ -37,6 +37,7 @@ mod machine;
 mod nested;
 mod network;
 mod official_images;
+mod one_host;
 mod options;
 mod quickstart;
 mod readme;

@@ -1,28 +1,13 @@
 //! A host does what a Docker engine does: it runs, it builds, inside and from outside.
 
-use dind_tests::{Call, Host, ask, questions, until};
+use dind_tests::{Call, Host, until};
 
-#[test]
-fn a_host_does_what_an_engine_does() {
-    ask(
-        &Host::options().start(),
-        questions![
-            a_container_runs_inside_a_host,
-            an_image_is_built_over_tls_from_outside_and_run,
-            a_nested_container_reaches_the_network_of_the_host,
-            signals_reach_what_runs_in_a_nested_container,
-            the_image_brings_compose_and_both_builders,
-            networks_take_no_more_than_the_way_out
-        ],
-    );
-}
-
-fn a_container_runs_inside_a_host(host: &Host) {
+pub(crate) fn a_container_runs_inside_a_host(host: &Host) {
     host.load_busybox();
     host.assert_runs_containers();
 }
 
-fn an_image_is_built_over_tls_from_outside_and_run(host: &Host) {
+pub(crate) fn an_image_is_built_over_tls_from_outside_and_run(host: &Host) {
     host.load_busybox();
     let client = host.client();
     let dockerfile = "FROM busybox\nRUN echo built inside > /built\nCMD [\"cat\", \"/built\"]\n";
@@ -31,7 +16,7 @@ fn an_image_is_built_over_tls_from_outside_and_run(host: &Host) {
     assert_eq!(host.docker(["run", "--rm", "app"]).ok(), "built inside");
 }
 
-fn a_nested_container_reaches_the_network_of_the_host(host: &Host) {
+pub(crate) fn a_nested_container_reaches_the_network_of_the_host(host: &Host) {
     host.load_busybox();
     let serve = "while :; do echo hello | nc -l -p 80; done";
     host.docker(["run", "-d", "--name", "web", "-p", "8000:80", "busybox", "sh", "-c", serve]).ok();
@@ -58,7 +43,7 @@ fn memory_and_cpus_of_the_host_bind_what_runs_inside() {
 }
 
 /// A process in a nested container starts with no signal blocked and none ignored, as on any other engine.
-fn signals_reach_what_runs_in_a_nested_container(host: &Host) {
+pub(crate) fn signals_reach_what_runs_in_a_nested_container(host: &Host) {
     host.load_busybox();
     host.docker(["run", "-d", "--name", "worker", "busybox", "sleep", "1000"]).ok();
     let run = host.docker(["run", "--rm", "busybox", "cat", "/proc/self/status"]).ok();
@@ -73,9 +58,7 @@ fn signals_reach_what_runs_in_a_nested_container(host: &Host) {
 }
 
 /// Containers of another user than root are joined in every way that there is, as on any other engine: that takes SYS_PTRACE.
-#[test]
-fn a_container_of_another_user_is_joined() {
-    let host = Host::options().start();
+pub(crate) fn a_container_of_another_user_is_joined(host: &Host) {
     host.load_image("redis");
     host.run_redis("db", &["--ipc", "shareable"]);
     let user = |options: &[&str]| {
@@ -127,7 +110,7 @@ fn a_database_is_looked_at_copied_and_committed() {
     assert_eq!(host.docker(["wait", "db"]).ok(), "0");
 }
 
-fn the_image_brings_compose_and_both_builders(host: &Host) {
+pub(crate) fn the_image_brings_compose_and_both_builders(host: &Host) {
     host.load_busybox();
     host.docker(["compose", "version"]).ok();
     host.docker(["buildx", "version"]).ok();
@@ -140,7 +123,7 @@ fn the_image_brings_compose_and_both_builders(host: &Host) {
     }
 }
 
-fn networks_take_no_more_than_the_way_out(host: &Host) {
+pub(crate) fn packets_are_no_larger_than_the_way_out_takes(host: &Host) {
     host.load_busybox();
     let mtu = |output: String| output.trim().parse::<u32>().unwrap();
     // Of the host's own interface, of the default bridge, and of a network such as Compose makes.

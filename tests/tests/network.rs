@@ -74,8 +74,8 @@ fn a_relay_that_dies_is_started_again_and_holds_nothing_up() {
         host.docker(["network", "create", "made"]).ok();
         host.shell(&format!("kill -9 {}", host.pid_of("resolver"))).ok();
         until("the relay to be started again", 20, || {
-            (host.service("resolver")["restarts"] == 1 && host.service("resolver")["state"] == "ready")
-                .then_some(())
+            let resolver = host.service("resolver");
+            (resolver["restarts"] == 1 && resolver["state"] == "ready").then_some(())
         });
         assert_eq!(host.status()["phase"], "ready");
         assert!(!host.logs().contains("ready again"), "{}", host.logs());

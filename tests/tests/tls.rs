@@ -28,8 +28,8 @@ fn only_clients_with_a_certificate_of_ours_get_in() {
         the_ready_line_prints_what_a_client_needs,
         a_client_without_a_certificate_is_refused,
         a_client_with_the_certificate_of_another_authority_is_refused,
-        a_server_certificate_does_not_open_the_door,
-        plain_words_on_the_tls_port_are_refused,
+        the_certificate_of_a_server_lets_no_client_in,
+        http_without_tls_is_refused_on_the_tls_port,
     ];
     ask(&Host::options().start(), questions);
 }
@@ -59,7 +59,7 @@ fn a_client_with_the_certificate_of_another_authority_is_refused(host: &Host) {
     }
 }
 
-fn a_server_certificate_does_not_open_the_door(host: &Host) {
+fn the_certificate_of_a_server_lets_no_client_in(host: &Host) {
     let client = host.client();
     for name in ["cert.pem", "key.pem"] {
         let server = host.exec(["cat", &format!("/certs/server/{name}")]).ok();
@@ -68,7 +68,7 @@ fn a_server_certificate_does_not_open_the_door(host: &Host) {
     assert_refused(host, || client.docker(VERSION), "x509: certificate specifies an incompatible key usage");
 }
 
-fn plain_words_on_the_tls_port_are_refused(host: &Host) {
+fn http_without_tls_is_refused_on_the_tls_port(host: &Host) {
     let mut stream = TcpStream::connect((host.ip(), 2376)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: host\r\nConnection: close\r\n\r\n").unwrap();
