@@ -144,6 +144,7 @@ services:
 
 #[test]
 fn a_compose_file_that_does_not_parse_is_refused_with_its_line() {
+    let refusals = Host::options().script("").refusals();
     for (script, texts) in [
         (
             "services:\n  web:\n    image: x\n   bad: 1\n  db:\n",
@@ -158,10 +159,12 @@ fn a_compose_file_that_does_not_parse_is_refused_with_its_line() {
         ("services:\n  web:\n    image: x\n    ports: 80\n", &["line 4", "ports"]),
         ("services:\n  web:\n    image: ${NEEDED?is needed}\n", &["NEEDED", "is needed"]),
     ] {
-        let host = Host::options().script(script).create();
-        host.refuses(64, texts);
-        assert!(!host.logs().contains("dockerd:"), "nothing has started: {}", host.logs());
+        refusals.refuses_setting(&format!("COMPOSE_SCRIPT={script}"), texts);
     }
+    // As PID 1, too.
+    let host = Host::options().script("services: {}").create();
+    host.refuses(64, &["no service"]);
+    assert!(!host.logs().contains("dockerd:"), "nothing has started: {}", host.logs());
 }
 
 #[test]
