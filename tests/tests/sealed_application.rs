@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use dind_tests::shelf::local_name;
-use dind_tests::{Baked, Baking, Host, docker, until_equal};
+use dind_tests::{Baked, Baking, Host, docker, until, until_equal};
 
 /// A file of the project that configures the proxy: its image puts the value of the variable in.
 const SITE: &str = "server { listen 80; location / { proxy_pass http://${UPSTREAM}; } }\n";
@@ -63,7 +63,8 @@ impl Shop {
     /// What the proxy answers: the status line and the body.
     #[track_caller]
     fn ask(&self, method: &str, path: &str, body: &str) -> (String, String) {
-        let mut stream = TcpStream::connect((self.host.ip(), 80)).unwrap();
+        // It has no health check: that it runs does not say that it listens.
+        let mut stream = until("the proxy to listen", 20, || TcpStream::connect((self.host.ip(), 80)).ok());
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let length = body.len();
         let head =
