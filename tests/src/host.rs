@@ -10,7 +10,7 @@ use crate::command::Call;
 use crate::engine::docker;
 use crate::log::Line;
 use crate::options::HostOptions;
-use crate::wait::patience;
+use crate::wait::{patience, until};
 
 /// A host: its container, removed with its anonymous volumes at the end of the test.
 #[derive(Debug)]
@@ -150,6 +150,24 @@ impl Host {
     pub fn pid_of(&self, service: &str) -> u64 {
         let status = self.service(service);
         status["pid"].as_u64().unwrap_or_else(|| panic!("{service} does not run: {status}"))
+    }
+
+    /// Kills a service, and waits until another process has its place and is ready. What looks at the host at once may see it as it was:
+    /// a process that is killed takes some time to end.
+    #[track_caller]
+    pub fn kill_service(&self, service: &str) {
+        let before = self.pid_of(service);
+        self.shell(&format!("kill -9 {before}")).ok();
+        self.wait_for_another(service, before);
+    }
+
+    /// Waits until another process than this one is the service, and is ready.
+    #[track_caller]
+    pub fn wait_for_another(&self, service: &str, before: u64) {
+        until(&format!("another {service} to be ready"), 30, || {
+            let now = self.service(service);
+            (now["state"] == "ready" && now["pid"].as_u64() != Some(before)).then_some(())
+        });
     }
 
     /// A client outside, at the container's address, with the host's client certificate.

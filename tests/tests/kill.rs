@@ -136,8 +136,9 @@ fn a_killed_host_that_is_not_pid_1_takes_its_engine_with_it() {
         assert_eq!(host.shell("pgrep containerd-shim").ok().lines().count(), 1);
     }
     // A second one beside it is refused, even while dockerd is down.
-    host.shell("pkill -9 -x dockerd; dind-init").exits(69).says(&["runs here already"]);
-    host.wait();
+    let dockerd = host.pid_of("dockerd");
+    host.shell(&format!("kill -9 {dockerd}; dind-init")).exits(69).says(&["runs here already"]);
+    host.wait_for_another("dockerd", dockerd);
     host.assert_runs_containers();
 }
 

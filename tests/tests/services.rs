@@ -2,21 +2,12 @@
 
 use dind_tests::{Host, POLITE, docker, until, until_equal};
 
-/// Kills a service inside the host, and waits until another process has its place.
-#[track_caller]
-fn kill(host: &Host, service: &str) {
-    kill_after(host, service, "");
-}
-
 /// Runs a script inside the host, then kills a service and waits until another process has its place.
 #[track_caller]
 fn kill_after(host: &Host, service: &str, script: &str) {
     let before = host.pid_of(service);
     host.shell(&format!("{script}\nkill -9 {before}")).ok();
-    until("the service to come back", 30, || {
-        let now = host.service(service);
-        (now["state"] == "ready" && now["pid"].as_u64() != Some(before)).then_some(())
-    });
+    host.wait_for_another(service, before);
 }
 
 #[test]
@@ -26,7 +17,7 @@ fn a_killed_dockerd_comes_back() {
     host.load_image("redis");
     host.run_redis("worker", &["--restart", "always"]);
     assert_eq!(host.count_up("worker"), 1);
-    kill(&host, "dockerd");
+    host.kill_service("dockerd");
     host.wait();
     assert_eq!(host.service("dockerd")["restarts"], 1);
     assert_eq!(host.service("containerd")["restarts"], 0);
@@ -71,7 +62,7 @@ fn a_dockerd_that_is_killed_while_commands_start_finds_the_containers_that_end()
 fn a_killed_containerd_comes_back() {
     let host = Host::options().start();
     host.load_busybox();
-    kill(&host, "containerd");
+    host.kill_service("containerd");
     host.wait();
     assert_eq!(host.service("containerd")["restarts"], 1);
     host.assert_runs_containers();

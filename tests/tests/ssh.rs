@@ -228,12 +228,7 @@ fn a_killed_sshd_comes_back_and_spoils_nothing() {
     host.load_busybox();
     let engine = (host.pid_of("dockerd"), host.pid_of("containerd"));
     let session = client.session("derek", &host, &[], "sleep 1000");
-    let pid = host.pid_of("sshd");
-    host.shell(&format!("kill -9 {pid}")).ok();
-    until("sshd to come back", 30, || {
-        let now = host.service("sshd");
-        (now["state"] == "ready" && now["pid"].as_u64() != Some(pid)).then_some(())
-    });
+    host.kill_service("sshd");
     host.wait();
     assert_eq!(host.service("sshd")["restarts"], 1);
     assert_eq!((host.pid_of("dockerd"), host.pid_of("containerd")), engine);
