@@ -43,14 +43,14 @@ pub(crate) fn parse(line: &str) -> Option<(Level, &str, &str)> {
 /// # Errors
 /// The engine does not tell.
 pub(super) fn follow(socket: &Path, container: &Container, journal: &Arc<Journal>) -> io::Result<()> {
-    let mut last = journal.position(&container.id);
-    let since = last.as_deref().and_then(unix).unwrap_or_default();
+    let mut position = Position::from(journal.position(&container.id));
+    let since = position.start.as_deref().and_then(unix).unwrap_or_default();
     let mut answer = Engine(socket).logs(&container.id, &since)?;
     let name = &container.shown.name;
     let mut partial = Vec::new();
     while let Some(message) = next(&mut answer, container.has_terminal)? {
         let Some((moment, text)) = split(&message) else { continue };
-        if last.as_deref().is_some_and(|last| moment <= last) {
+        if !position.is_news(moment) {
             continue;
         }
         let is_whole = text.ends_with(b"\n");
@@ -60,18 +60,45 @@ pub(super) fn follow(socket: &Path, container: &Container, journal: &Arc<Journal
         if is_whole {
             say(name, &partial)?;
             partial.clear();
-            journal.note(&container.id, moment);
-            last = Some(moment.to_owned());
+            journal.note(&container.id, position.passed(moment));
         }
     }
     if !partial.is_empty() {
         // Its last line has no end.
         say(name, &partial)?;
-        if let Some(last) = last {
-            journal.note(&container.id, &last);
+        if let Some(last) = &position.last {
+            journal.note(&container.id, last);
         }
     }
     Ok(())
+}
+
+/// Up to where a log was read: before this reader, and by it. The engine stamps standard output and standard error each by itself, so a
+/// line may be older than the one before it, and is no less news.
+struct Position {
+    start: Option<String>,
+    last: Option<String>,
+}
+
+impl From<Option<String>> for Position {
+    fn from(start: Option<String>) -> Self {
+        Self { last: start.clone(), start }
+    }
+}
+
+impl Position {
+    /// Whether a line of this moment was not passed on by whoever read before.
+    fn is_news(&self, moment: &str) -> bool {
+        self.start.as_deref().is_none_or(|start| moment > start)
+    }
+
+    /// A line of this moment was passed on. Returns where whoever comes next shall begin.
+    fn passed<'a>(&'a mut self, moment: &'a str) -> &'a str {
+        if self.last.as_deref().is_none_or(|last| last < moment) {
+            self.last = Some(moment.to_owned());
+        }
+        self.last.as_deref().unwrap_or(moment)
+    }
 }
 
 fn say(name: &str, line: &[u8]) -> io::Result<()> {
@@ -143,6 +170,20 @@ mod tests {
         assert_eq!(parse("error\tcompose\t"), Some((Level::Error, "compose", "")));
         assert_eq!(parse("loud\tweb-1\tx"), None);
         assert_eq!(parse("panicked"), None);
+    }
+
+    #[test]
+    fn a_line_that_is_older_than_the_one_before_it_is_news() {
+        let mut position = Position::from(None);
+        for moment in ["2026-01-02T03:04:05.000000006Z", "2026-01-02T03:04:05.000000005Z"] {
+            assert!(position.is_news(moment));
+            assert_eq!(position.passed(moment), "2026-01-02T03:04:05.000000006Z");
+        }
+        // Whoever goes on after it begins behind both.
+        let next = Position::from(position.last);
+        assert!(
+            !next.is_news("2026-01-02T03:04:05.000000006Z") && next.is_news("2026-01-02T03:04:05.000000007Z")
+        );
     }
 
     #[test]
