@@ -66,7 +66,7 @@ fn a_host_ends_with_the_first_code_that_is_not_0_in_the_order_of_ending() {
         [(("a", 0), ("b", 0), 0), (("b", 3), ("a", 4), 3), (("a", 0), ("b", 7), 7)]
     {
         let shared = "    volumes: ['shared:/shared']\n";
-        // A second more: the engine takes some time to see that the first has ended, and is told of each by another process.
+        // A second more: each container has a shim of its own, and the engine may see their exits in another order.
         let then = "until [ -e /shared/ended ]; do sleep 0.1; done; sleep 1";
         let script = format!(
             "services:\n{}{}volumes: {{shared: {{}}}}\n",

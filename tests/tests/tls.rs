@@ -8,8 +8,8 @@ use dind_tests::{Authority, Client, Ended, Host, Line, ask, questions, until};
 
 const VERSION: [&str; 3] = ["version", "--format", "{{.Server.Version}}"];
 
-/// Asserts that a call was refused, and that dockerd says this reason. The client may not have heard it: the door is
-/// closed while it still speaks, and a reset can overtake the alert.
+/// Asserts that a call was refused, and that dockerd says this reason. The client may not see it: dockerd closes
+/// the connection while the client still sends, and a reset can overtake the alert.
 #[track_caller]
 fn assert_refused(host: &Host, call: impl FnOnce() -> Ended, reason: &str) {
     let before = host.log_lines().len();
